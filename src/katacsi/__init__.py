@@ -1,0 +1,1 @@
+"""A CSI driver that gives Kata Containers pods their volumes as direct-assigned block devices."""

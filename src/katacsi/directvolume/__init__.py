@@ -1,0 +1,1 @@
+"""Kata's contract for direct-assigned volumes: its oddities are written down here and nowhere else."""

@@ -1,0 +1,1 @@
+"""The kernel and its tools: the only room with subprocess, ctypes, ioctl and mount."""
