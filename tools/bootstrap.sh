@@ -11,8 +11,9 @@
 # KATACSI_CACHE    where downloads and built tools live (default ~/.cache/katacsi)
 # KATACSI_PYTHON   the Python to use (default: the first >= 3.11 of /usr/bin/python3, python3, python3.14 … 3.11)
 set -euo pipefail
+shopt -s inherit_errexit  # a failure inside $(…) stops too: a half-installed uv must never be renamed into place
 
-# A venv without .pyc files starts three times slower, so a wish of the outer shell stops here.
+# Without .pyc files everything starts slowly, so a wish of the outer shell against them stops here.
 unset PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export UV_PYTHON_DOWNLOADS=never
 export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -133,7 +134,8 @@ uv() {
 export_pip_settings() {
     local settings
     settings=$("$(dirname "$1")/python" -m pip config list 2>/dev/null) || return 0
-    setting() { sed -n "s/^[a-z:]*\.$1='\(.*\)'\$/\1/p" <<<"$settings" | tail -n 1; }
+    # The environment (":env:.cert") is listed before the files ("global.cert"), and wins in pip too.
+    setting() { sed -n "s/^[a-z:]*\.$1='\(.*\)'\$/\1/p" <<<"$settings" | head -n 1; }
     local cert index extra
     cert=$(setting cert) index=$(setting index-url) extra=$(setting extra-index-url)
     if [ -n "$cert" ]; then export SSL_CERT_FILE="${SSL_CERT_FILE:-$cert}"; fi

@@ -99,10 +99,11 @@ def tool_path(name: str) -> Path:
         Unavailable: no Go, no module, or it does not compile.
     """
     tool = TOOLS[name]
-    if tool.path.exists():
+    if tool.path.exists() and not tool.source:
         return tool.path
     with _alone(tool.path.parent):
-        if not tool.path.exists():  # the process that held the lock may have built it
+        # The process that held the lock may have built it. A checkout changes, so it is always built again.
+        if tool.source or not tool.path.exists():
             _build(tool)
     return tool.path
 
@@ -123,8 +124,8 @@ def _build(tool: GoTool) -> None:
     home = tool.path.parent
     with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
         source = tool.source or _module(go, tool, Path(scratch))
-        # In the module's own folder, not `go install module@version`: that refuses modules with replace lines.
-        version = f"{tool.version} (source)" if tool.source else tool.version
+        # In the module's own folder: `go install module@version` refuses modules with replace lines.
+        version = "source" if tool.source else tool.version
         built = Path(scratch) / "out" / tool.name
         _run(
             [
@@ -220,7 +221,7 @@ def main() -> int:
     """Print the path of a program; exit code 1 and one line of reason when it cannot be had."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", nargs="?", choices=TOOLS, help="the program")
-    parser.add_argument("--list", action="store_true", help="list the programs, their versions and their state")
+    parser.add_argument("--list", action="store_true", help="list the programs and their state")
     arguments = parser.parse_args()
     if arguments.list:
         for tool in TOOLS.values():

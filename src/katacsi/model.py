@@ -6,7 +6,9 @@ import enum
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+
+from pydantic import BeforeValidator, WithJsonSchema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +22,56 @@ MAX_NAME_BYTES = 128
 _POOL = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 _POOL_UID = re.compile(r"[0-9a-f]{8}\Z")
 _STORAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+_QUANTITY = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?([KMGTPE]i|[kKMGTPE])?\Z")
+_UNITS = "KMGTPE"
+
+
+def parse_size(text: object) -> int:
+    """Read a size as Kubernetes writes it: a number of bytes, or one with Ki, Mi, Gi, Ti or k, M, G, T.
+
+    Raises:
+        ValueError: it has another form, is negative, or is no whole number of bytes.
+    """
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    match = _QUANTITY.match(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write bytes or a quantity such as 512Mi, 1.5Gi or 20G")
+    whole, decimals, unit = match[1], match[2] or "", match[3] or ""
+    power = _UNITS.index(unit[0].upper()) + 1 if unit else 0
+    scaled = int(whole + decimals) * int((1024 if unit.endswith("i") else 1000) ** power)
+    if scaled % 10 ** len(decimals):
+        raise ValueError(f"{text!r} is no whole number of bytes")
+    return scaled // 10 ** len(decimals)
+
+
+def format_size(size_bytes: int) -> str:
+    """Write a size for people, in the largest binary unit that it reaches: `1.5Gi`, rounded to two digits."""
+    power = min(max(size_bytes.bit_length() - 1, 0) // 10, len(_UNITS))
+    if power == 0:
+        return f"{size_bytes} bytes"
+    number = f"{size_bytes / 1024**power:.2f}".rstrip("0").rstrip(".")
+    return f"{number}{_UNITS[power - 1]}i"
+
+
+#: A size in settings: an integer of bytes, or a Kubernetes quantity.
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]{1,18}(\.[0-9]{1,9})?([KMGTPE]i|[kKMGTPE])?$"},
+            ]
+        }
+    ),
+]
+
+
+def is_storage_name(text: str) -> bool:
+    """Whether `storage_name` can have given this name."""
+    return _STORAGE_NAME.match(text) is not None
 
 
 def storage_name(csi_name: str) -> str:

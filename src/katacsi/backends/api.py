@@ -103,6 +103,15 @@ class Facts:
         """Give these facts with some of them changed."""
         return replace(self, **changes)  # type: ignore[arg-type]  # checked by the dataclass's own tests
 
+    def of_copy(self) -> Facts:
+        """Give the facts that a volume starts with when it is a copy of one with these.
+
+        What was said about the bytes stays true of their copy; what was said about a guest that has the
+        device does not.
+        """
+        formatted = self.format is not FormatState.UNFORMATTED
+        return replace(self, inherited_uuid=formatted, pending_size=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Volume:

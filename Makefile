@@ -1,0 +1,55 @@
+# The front door. Each recipe is one line; the work is in tools/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# .pyc files make everything start faster; a wish of the outer shell against them ends here.
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
+
+PYTHON := .venv/bin/python
+# As root the tests use loop devices and mkfs; for anybody else those tiers are skipped, so nothing is asked for.
+ROOT_TOOLS := $(if $(filter 0,$(shell id -u)),tools)
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: ## Make .venv from the lock (instantaneous when it is up to date)
+	@tools/bootstrap.sh venv
+
+.PHONY: tools
+tools:
+	@tools/bootstrap.sh tools
+
+.PHONY: demo
+demo: tools venv ## See a volume handed to a sandbox, on this machine, in a minute (root)
+	@.venv/bin/katacsi demo
+
+.PHONY: test
+test: $(ROOT_TOOLS) venv ## Run all tests; TIER=unit for one tier, ARGS="-k name" for pytest
+	@$(PYTHON) tools/run_tests.py $(TIER) -- $(ARGS)
+
+.PHONY: check
+check: venv ## Lint, types, import contracts, generated files, unit and rpc tests; no root, under 90 s
+	@$(PYTHON) tools/run_tests.py check unit rpc
+
+.PHONY: fmt
+fmt: venv ## Format the code and mend what ruff can mend
+	@.venv/bin/ruff check --fix-only --quiet
+	@.venv/bin/ruff format --quiet
+
+.PHONY: generate
+generate: venv ## Generate again what is generated: the CSI messages, the configuration schema
+	@$(PYTHON) tools/generate.py
+
+.PHONY: bench
+bench: venv ## Measure katacsi; never part of the tests
+	@$(PYTHON) bench/run.py $(ARGS)
+
+.PHONY: lock
+lock: ## Pin the newest dependencies that pyproject.toml allows
+	@tools/bootstrap.sh lock
+
+.PHONY: clean
+clean: ## Remove what make made in this tree; the cache outside it stays
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,35 @@
+"""The backend passes katacsi's own suite. Needs root: loop devices stand in for disks."""
+
+import subprocess
+
+import pytest
+from katacsi_backend_example import DisksBackend
+
+from katacsi.testing import BackendConformance
+
+
+class TestDisks(BackendConformance):
+    """Six disks, one larger than the others."""
+
+    entry_point = "disks"
+    # A disk is free at once when its volume is deleted: nothing is lost.
+    lost_capacity = 0
+
+    @pytest.fixture
+    def disks(self, tmp_path):
+        devices = []
+        for number in range(6):
+            image = tmp_path / f"disk-{number}.img"
+            image.write_bytes(b"")
+            subprocess.run(["truncate", "--size", "24M" if number == 0 else "16M", image], check=True)
+            found = subprocess.run(
+                ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
+            )
+            devices.append(found.stdout.strip())
+        yield devices
+        subprocess.run(["losetup", "--detach", *devices], check=True)
+
+    @pytest.fixture
+    def make_backend(self, tmp_path, disks):
+        settings = DisksBackend.Settings(devices=disks, state_directory=tmp_path / "state")
+        return lambda context: DisksBackend(settings, context)

@@ -1,0 +1,1 @@
+"""Code generated from proto/csi.proto by tools/generate.py. Never edit it."""

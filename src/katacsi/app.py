@@ -1,0 +1,173 @@
+"""The composition root: builds the rooms, serves until told to stop, drains, and closes.
+
+The only module that knows every other. It is imported by `katacsi serve`, so what it imports is what a node
+process carries: no command line, no tables, no Kubernetes client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from katacsi import logs  # isort: skip -- first: it keeps structlog from importing rich
+
+import structlog
+
+import katacsi
+from katacsi.backends import registry
+from katacsi.backends.api import PoolContext, Scope
+from katacsi.directvolume.shim import Sandboxes
+from katacsi.directvolume.writer import DirectVolumeWriter
+from katacsi.errors import SettingsError
+from katacsi.metrics import Metrics, serve_metrics
+from katacsi.model import MAX_NAME_BYTES
+from katacsi.rpc.capabilities import Role
+from katacsi.rpc.interceptor import Interceptor
+from katacsi.rpc.server import DrainingServer
+from katacsi.rpc.services import services
+from katacsi.settings import check
+from katacsi.volumes.context import Context
+from katacsi.volumes.pools import Pool, Pools
+from katacsi.volumes.publish_state import PublishState
+from katacsi.volumes.workflows import Workflows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from katacsi.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_UNIX = "unix://"
+
+
+def pools_of(settings: Settings, node_id: str, *, read_only: bool = False) -> Pools:
+    """Make the pools of a configuration; nothing is opened yet.
+
+    Raises:
+        SettingsError: no pool, an unknown backend, a setting its backend refuses, or local and network pools
+            in one release.
+    """
+    if not settings.pools:
+        raise SettingsError(
+            "pools: there is none; add one, such as `default: {backend: loopfile, directory: /srv/pool}`"
+        )
+    pools = [_pool(settings, name, node_id, read_only=read_only) for name in settings.pools]
+    scopes = {pool.scope for pool in pools}
+    if len(scopes) > 1:
+        local = ", ".join(pool.name for pool in pools if pool.scope is Scope.LOCAL)
+        network = ", ".join(pool.name for pool in pools if pool.scope is Scope.NETWORK)
+        raise SettingsError(
+            f"pools: {local} are local and {network} are network pools; install one release for each"
+        )
+    return Pools(pools)
+
+
+def _pool(settings: Settings, name: str, node_id: str, *, read_only: bool) -> Pool:
+    raw = dict(settings.pools[name])
+    backend_name = raw.pop("backend")
+    factory = registry.load(backend_name)
+    own = check(factory.Settings, raw, where=f"pools.{name}")
+    context = PoolContext(pool=name, driver_name=settings.driver_name, node_id=node_id, read_only=read_only)
+    return Pool(name, backend_name, factory(own, context), factory.scope, factory.parameters)
+
+
+def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflows:
+    """Put the workflows of one process together.
+
+    Raises:
+        SettingsError: as `pools_of`, or something is configured that this version cannot do.
+    """
+    if settings.kube.enabled:
+        raise SettingsError(
+            "kube.enabled: this version does not ask the Kubernetes API; set it to false and choose the "
+            "mode by the "
+            "StorageClass parameter katacsi.io/direct"
+        )
+    writer = DirectVolumeWriter(settings.direct_volume_root, sandboxes=Sandboxes(settings.direct_volume_root))
+    return Workflows.of(
+        Context(
+            settings=settings,
+            node_id=node_id,
+            pools=pools_of(settings, node_id),
+            state=PublishState(settings.state_path),
+            writer=writer,
+            metrics=metrics,
+        )
+    )
+
+
+def socket_of(endpoint: str, base: Path) -> Path:
+    """Give the socket's path that an endpoint means: `unix:///path`, `unix:path` or a path.
+
+    Raises:
+        SettingsError: another scheme; CSI is spoken on unix sockets only.
+    """
+    path = endpoint.removeprefix(_UNIX).removeprefix("unix:")
+    if "://" in path or not path:
+        raise SettingsError(f"--endpoint {endpoint}: give a unix socket, such as unix:///run/csi.sock")
+    return base / path
+
+
+async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = Role.ALL) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what runs.
+
+    Raises:
+        SettingsError: the configuration cannot be used.
+    """
+    if not node_id or len(node_id.encode()) > MAX_NAME_BYTES:
+        raise SettingsError(f"--node-id {node_id!r}: give the node's name, at most {MAX_NAME_BYTES} bytes")
+    stop = _stop_signal()
+    metrics = Metrics.create(katacsi.__version__)
+    workflows = workflows_of(settings, node_id, metrics)
+    async with AsyncExitStack() as stack:
+        await _start_metrics(settings, metrics, stack)
+        await workflows.start()
+        stack.push_async_callback(workflows.close)
+        server = DrainingServer(
+            services(
+                workflows,
+                driver_name=settings.driver_name,
+                version=katacsi.__version__,
+                ready=lambda: True,
+                role=role,
+                newer=settings.newer_capabilities,
+            ),
+            interceptor=Interceptor(metrics),
+            shielded=workflows.shielded,
+        )
+        await server.listen(socket)
+        log.info("serving", driver=settings.driver_name, version=katacsi.__version__, node=node_id)
+        await stop.wait()
+        log.info("stopping")
+        await server.drain(settings.timeouts.drain)
+    log.info("stopped")
+
+
+def run(settings: Settings, *, socket: Path, node_id: str, role: Role = Role.ALL) -> None:
+    """Set the log up and serve; returns when told to stop."""
+    logs.configure(settings.log.level, settings.log.format)
+    asyncio.run(serve(settings, socket=socket, node_id=node_id, role=role))
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _start_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> None:
+    if settings.metrics.address is None:
+        return
+    host, _, port = settings.metrics.address.rpartition(":")
+    try:
+        page = await serve_metrics(metrics.registry, host.strip("[]"), int(port))
+    except OSError as error:
+        raise SettingsError(
+            f"metrics.address {settings.metrics.address}: cannot be listened on: {error.strerror}"
+        ) from error
+    stack.push_async_callback(page.close)
+    log.info("metrics", port=page.port)

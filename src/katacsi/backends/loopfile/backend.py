@@ -1,0 +1,191 @@
+# ruff: noqa: D102 -- katacsi.backends.api.Backend says what each method does
+"""The loopfile backend: each call is one step in a thread of the host's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
+
+from katacsi.backends.api import Capacity, Features, Scope
+from katacsi.backends.loopfile.copies import Copier
+from katacsi.backends.loopfile.devices import Devices
+from katacsi.backends.loopfile.ledger import Ledger
+from katacsi.backends.loopfile.objects import Objects
+from katacsi.backends.loopfile.pool import Pool
+from katacsi.backends.loopfile.records import SnapshotRecord, VolumeRecord
+from katacsi.backends.loopfile.settings import PARAMETERS, LoopfileSettings
+from katacsi.backends.loopfile.snapshots import Snapshots
+from katacsi.backends.loopfile.sweep import sweep
+from katacsi.backends.loopfile.volumes import Volumes
+from katacsi.errors import Unsupported
+from katacsi.host import files
+from katacsi.host.offloop import off_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pydantic
+
+    from katacsi.backends.api import (
+        CreateRequest,
+        Device,
+        Facts,
+        Page,
+        PoolContext,
+        Snapshot,
+        Volume,
+    )
+    from katacsi.model import Condition, SnapshotId, VolumeId
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Full copies keep a disk and a thread busy for minutes; more at once would end no sooner.
+_FULL_COPIES_AT_ONCE = 2
+
+
+class LoopfileBackend:
+    """A pool of image files in a folder."""
+
+    Settings: ClassVar[type[pydantic.BaseModel]] = LoopfileSettings
+    parameters: ClassVar[Mapping[str, str]] = PARAMETERS
+    scope = Scope.LOCAL
+
+    def __init__(self, settings: pydantic.BaseModel, context: PoolContext) -> None:
+        assert isinstance(settings, LoopfileSettings)
+        self._settings = settings
+        self._read_only = context.read_only
+        self._pool = Pool(settings, context)
+        self._ledger = Ledger(context.pool, settings)
+        self._copier = Copier(settings.copies)
+        volumes = Objects(self._pool, self._pool.volumes, VolumeRecord, self._ledger)
+        snapshots = Objects(self._pool, self._pool.snapshots, SnapshotRecord, self._ledger)
+        self._volume_objects, self._snapshot_objects = volumes, snapshots
+        self._snapshots = Snapshots(self._pool, snapshots, volumes, self._copier)
+        self._volumes = Volumes(settings, self._pool, volumes, self._snapshots, self._copier)
+        self._devices = Devices(settings, self._pool, self._volumes)
+        self._full_copies = asyncio.Semaphore(_FULL_COPIES_AT_ONCE)
+
+    @property
+    def features(self) -> Features:
+        return Features(snapshots=True, clones=True, expand=True, atomic_copies=self._copier.reflink)
+
+    @property
+    def pool_uid(self) -> str:
+        return self._pool.uid
+
+    async def start(self) -> None:
+        await self._look(self._open)
+
+    async def close(self) -> None:
+        await off_loop(self._pool.close)
+
+    async def create(self, request: CreateRequest) -> Volume:
+        if request.source is None or self._copier.reflink:
+            return await self._change(self._volumes.create, request)
+        async with self._full_copies:
+            return await self._change(self._volumes.create, request)
+
+    async def delete(self, volume_id: VolumeId) -> None:
+        await self._change(self._delete, self._pool.own(volume_id))
+
+    async def get(self, volume_id: VolumeId) -> Volume | None:
+        return await self._look(self._volumes.look, self._pool.own(volume_id))
+
+    async def find(self, csi_name: str) -> Volume | None:
+        return await self._look(self._volumes.find, csi_name)
+
+    async def list(self, cursor: str, limit: int) -> Page[Volume]:
+        return await self._look(self._volumes.list, cursor, limit)
+
+    async def capacity(self, parameters: Mapping[str, str]) -> Capacity:
+        return await self._look(self._capacity, parameters)
+
+    async def expand(self, volume_id: VolumeId, size_bytes: int) -> int:
+        return await self._change(self._volumes.expand, self._pool.own(volume_id), size_bytes)
+
+    async def attach(
+        self, volume_id: VolumeId, publish_context: Mapping[str, str], secrets: Mapping[str, str]
+    ) -> Device:
+        return await self._change(self._devices.attach, self._pool.own(volume_id))
+
+    async def attached(self, volume_id: VolumeId) -> Device | None:
+        return await self._look(self._devices.attached, self._pool.own(volume_id))
+
+    async def detach(self, volume_id: VolumeId) -> None:
+        await self._change(self._devices.detach, self._pool.own(volume_id))
+
+    async def refresh(self, volume_id: VolumeId) -> int:
+        return await self._change(self._devices.refresh, self._pool.own(volume_id))
+
+    async def is_blank(self, volume_id: VolumeId) -> bool | None:
+        return await self._look(self._devices.is_blank, self._pool.own(volume_id))
+
+    async def publish(self, volume_id: VolumeId, node_id: str, *, read_only: bool) -> Mapping[str, str]:
+        raise Unsupported(f"volume {volume_id}: pool {self._pool.name!r} is local and publishes nothing")
+
+    async def unpublish(self, volume_id: VolumeId, node_id: str) -> None:
+        raise Unsupported(f"volume {volume_id}: pool {self._pool.name!r} is local and publishes nothing")
+
+    async def create_snapshot(self, csi_name: str, source: VolumeId) -> Snapshot:
+        self._pool.own(source)
+        if self._copier.reflink:
+            return await self._change(self._snapshots.create, csi_name, source)
+        async with self._full_copies:
+            return await self._change(self._snapshots.create, csi_name, source)
+
+    async def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
+        await self._change(self._snapshot_objects.remove, self._pool.own(snapshot_id))
+
+    async def get_snapshot(self, snapshot_id: SnapshotId) -> Snapshot | None:
+        return await self._look(self._snapshots.look, self._pool.own(snapshot_id))
+
+    async def find_snapshot(self, csi_name: str) -> Snapshot | None:
+        return await self._look(self._snapshots.find, csi_name)
+
+    async def list_snapshots(self, cursor: str, limit: int, source: VolumeId | None = None) -> Page[Snapshot]:
+        if source is not None:
+            self._pool.own(source)
+        return await self._look(self._snapshots.list, cursor, limit, source)
+
+    async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
+        await self._change(self._volumes.compare_and_set_facts, self._pool.own(volume_id), expected, new)
+
+    async def condition(self, volume_id: VolumeId) -> Condition:
+        return await self._look(self._devices.condition, self._pool.own(volume_id))
+
+    def _open(self) -> None:
+        self._pool.open()
+        if self._read_only:
+            return
+        try:
+            for shelf in (self._pool.volumes, self._pool.snapshots):
+                sweep(shelf)
+            self._copier.probe(self._pool.directory)
+            self._count()
+        except BaseException:
+            self._pool.close()
+            raise
+
+    def _count(self) -> None:
+        shelves = (self._pool.volumes, self._pool.snapshots)
+        self._ledger.count(shelves, files.room(self._pool.directory))
+
+    def _delete(self, name: str) -> None:
+        self._devices.detach(name)
+        self._volume_objects.remove(name)
+
+    def _capacity(self, parameters: Mapping[str, str]) -> Capacity:
+        allocation = self._settings.allocation_for(parameters)
+        if self._read_only:
+            self._count()  # somebody else makes and removes volumes meanwhile
+        room = files.room(self._pool.directory)
+        available = self._ledger.available(allocation, room)
+        return Capacity(available, available, self._settings.minimum_volume_size)
+
+    async def _look(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await off_loop(self._pool.explained, step, *args, **kwargs)
+
+    async def _change(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._pool.changing()
+        return await self._look(step, *args, **kwargs)

@@ -1,0 +1,140 @@
+"""Loop devices of a pool's volumes."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from katacsi.backends.api import Device
+from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation
+from katacsi.errors import HostError, Precondition
+from katacsi.host import block, files, loop
+from katacsi.model import MIB, Condition, format_size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from katacsi.backends.loopfile.layout import Shelf
+    from katacsi.backends.loopfile.pool import Pool
+    from katacsi.backends.loopfile.settings import LoopfileSettings
+    from katacsi.backends.loopfile.volumes import Volumes
+
+#: A pool with less room than this part of its filesystem is about to fail writes to sparse volumes.
+_LITTLE_ROOM = 100
+
+_PROBE = ".probe-direct-io"
+
+
+class Devices:
+    """Attaches volumes and takes them away again."""
+
+    def __init__(self, settings: LoopfileSettings, pool: Pool, volumes: Volumes) -> None:
+        self._reserve = settings.reserve
+        self._pool = pool
+        self._shelf: Shelf = pool.volumes
+        self._volumes = volumes
+        self._direct_io: bool | None = None
+        self._probing = threading.Lock()
+
+    def attach(self, name: str) -> Device:
+        """Give a volume its loop device, the same however often."""
+        record = self._volumes.require(name)
+        device = loop.attach(
+            self._shelf.disk(name),
+            sector_size=SECTOR_SIZE,
+            direct_io=self._can_direct_io(),
+            # What a thick volume discards would be taken from the pool again when it is written.
+            discard=record.allocation is not Allocation.THICK,
+        )
+        return Device(device.path, device.size_bytes)
+
+    def attached(self, name: str) -> Device | None:
+        """Say which loop device a volume has."""
+        disk = self._shelf.disk(name)
+        if not disk.exists():
+            # Absent volumes have no device: a file is removed only after its device.
+            return None
+        device = loop.attached_to(disk)
+        return None if device is None else Device(device.path, device.size_bytes)
+
+    def detach(self, name: str) -> None:
+        """Take a volume's loop device away, proven."""
+        disk = self._shelf.disk(name)
+        if disk.exists():
+            loop.ensure_detached(disk)
+
+    def refresh(self, name: str) -> int:
+        """Make a loop device as large as its file."""
+        device = loop.attached_to(self._shelf.disk(name))
+        if device is None:
+            raise Precondition(f"volume {name} of pool {self._pool.name!r}: is not attached; attach it first")
+        return loop.set_capacity(device.path)
+
+    def is_blank(self, name: str) -> bool | None:
+        """Prove that a volume reads as zero: its file has no data at all; else only a probe can tell."""
+        self._volumes.require(name)
+        disk = self._shelf.disk(name)
+        if (device := loop.attached_to(disk)) is not None:
+            # What was written to the device may still be in the device's cache, and not in the file.
+            block.drop_caches(device.path)
+        # A file with data may hold nothing but zeros, so this disproves nothing.
+        return None if files.has_data(disk) else True
+
+    def condition(self, name: str) -> Condition:
+        """Examine a volume's file, its device and the room in the pool."""
+        size_bytes, condition = self._volumes.measure(self._volumes.require(name))
+        if condition.abnormal:
+            return condition
+        room = files.room(self._pool.directory)
+        if room.read_only:
+            return Condition(abnormal=True, message=f"{self._pool.directory} is mounted read-only")
+        if room.available_bytes <= max(self._reserve, room.total_bytes // _LITTLE_ROOM):
+            fact = (
+                f"pool {self._pool.name!r} has {format_size(room.available_bytes)} left; writes may soon fail"
+            )
+            return Condition(abnormal=True, message=fact)
+        device = loop.attached_to(self._shelf.disk(name))
+        return condition if device is None else _as_special(device, size_bytes)
+
+    def _can_direct_io(self) -> bool:
+        """Find out once, with a file of its own, whether the pool's filesystem has direct I/O.
+
+        Not with a volume: a failed attachment has many reasons, and a volume that was attached buffered for
+        another one would stay so.
+        """
+        with self._probing:
+            if self._direct_io is None:
+                self._direct_io = _probe_direct_io(self._pool.directory / _PROBE)
+            return self._direct_io
+
+
+def _probe_direct_io(probe: Path) -> bool:
+    if probe.exists():  # a crash left it
+        loop.ensure_detached(probe)
+        files.ensure_absent(probe)
+    files.create_sized(probe, MIB, thick=False)
+    try:
+        for direct_io in (True, False):
+            try:
+                loop.attach(probe, sector_size=SECTOR_SIZE, direct_io=direct_io)
+            except HostError:
+                continue
+            loop.ensure_detached(probe)
+            return direct_io
+        # No loop device at all: attaching the volume will say why.
+        return True
+    finally:
+        files.ensure_absent(probe)
+
+
+def _as_special(device: loop.LoopDevice, size_bytes: int) -> Condition:
+    """Say what is special about an attached device, which is not ill for it."""
+    if device.size_bytes < size_bytes:
+        return Condition(
+            message=f"{device.path} shows {device.size_bytes} bytes of {size_bytes} until refreshed"
+        )
+    if not device.direct_io:
+        return Condition(
+            message=f"{device.path} is buffered: direct I/O does not work on the pool's filesystem"
+        )
+    return Condition()

@@ -1,0 +1,99 @@
+"""Where a pool keeps what: `volumes/<name>/` and `snapshots/<name>/`, each a folder with a record and a disk.
+
+A folder under its plain name is complete. `.creating-<name>` is not an object yet and `.deleting-<name>` is
+none any more; either may be removed when nobody works on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from katacsi.errors import HostError
+from katacsi.host import files
+from katacsi.model import is_storage_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDENTITY = "pool.json"
+LOCK = ".lock"
+DISK = "disk.img"
+#: The cut of a source, from which a thick copy is made.
+CUT = "cut.img"
+
+_CREATING = ".creating-"
+_DELETING = ".deleting-"
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One of the pool's two folders of objects."""
+
+    kind: str  #: "volume" or "snapshot"
+    directory: Path
+    record_name: str
+
+    def home(self, name: str) -> Path:
+        """Give the folder of a complete object."""
+        return self.directory / name
+
+    def record(self, name: str) -> Path:
+        """Give the path of an object's record."""
+        return self.directory / name / self.record_name
+
+    def disk(self, name: str) -> Path:
+        """Give the path of an object's bytes."""
+        return self.directory / name / DISK
+
+    def names(self) -> list[str]:
+        """Give the names of what may be objects; what cannot be one is somebody else's."""
+        return [name for name in files.list_directory(self.directory) if is_storage_name(name)]
+
+    def begin(self, name: str) -> Path:
+        """Give an empty folder in which the object can be built; what a crash left of it is removed."""
+        building = self.directory / f"{_CREATING}{name}"
+        self._clear(building)
+        files.ensure_directory(building)
+        return building
+
+    def commit(self, name: str) -> None:
+        """Turn what was built into the object; from here on it exists."""
+        files.rename(self.directory / f"{_CREATING}{name}", self.home(name))
+
+    def abandon(self, name: str) -> None:
+        """Remove what was built."""
+        self._clear(self.directory / f"{_CREATING}{name}")
+
+    def remove(self, name: str) -> None:
+        """Remove the object: after the rename it is gone, whatever becomes of its bytes."""
+        dying = self.directory / f"{_DELETING}{name}"
+        self._clear(dying)
+        files.rename(self.home(name), dying)
+        files.remove_tree(dying)
+
+    def finish_removal(self, name: str) -> None:
+        """Free the bytes of an object whose removal stopped half-way."""
+        self._clear(self.directory / f"{_DELETING}{name}")
+
+    def half_done(self) -> list[Path]:
+        """Give the folders of objects that are not complete."""
+        return [
+            self.directory / entry
+            for entry in files.list_directory(self.directory)
+            if entry.startswith((_CREATING, _DELETING)) and is_storage_name(entry.split("-", 1)[1])
+        ]
+
+    def discard(self, half_done: Path) -> bool:
+        """Remove a folder of `half_done`; False, nothing removed, if it holds what katacsi never makes."""
+        ours = {self.record_name, DISK, CUT}
+        for entry in files.list_directory(half_done):
+            if entry not in ours and not entry.startswith(files.TEMPORARY_PREFIX):
+                return False
+        files.remove_tree(half_done)
+        return True
+
+    def _clear(self, folder: Path) -> None:
+        # Asked first, because the answer is nearly always no.
+        if folder.exists() and not self.discard(folder):
+            raise HostError(f"{folder} holds files that katacsi did not make; move them away, then retry")

@@ -1,0 +1,121 @@
+"""What the pool has promised, and so what it can still give; in memory, counted once at the start.
+
+Whoever serves the pool holds its lock, so nobody else changes it, and asking costs the same for one volume
+and for ten thousand.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation
+from katacsi.errors import OutOfSpace
+from katacsi.model import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from katacsi.backends.loopfile.layout import Shelf
+    from katacsi.backends.loopfile.settings import LoopfileSettings
+    from katacsi.host.files import Room
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    promised: int
+    allocated: int
+
+
+class Ledger:
+    """The sizes promised to the disks of one pool."""
+
+    def __init__(self, pool: str, settings: LoopfileSettings) -> None:
+        self._pool = pool
+        self._directory = settings.directory
+        self._quota = settings.quota
+        self._reserve = settings.reserve
+        self._ratio = settings.overprovision_ratio
+        self._sizes: dict[Path, int] = {}
+        self._promised = 0
+        self._unallocated: dict[Path, int] = {}  # thick files that are being written
+        self._foreign = 0
+        # Not asyncio's: the steps run in threads, and check and promise are one.
+        self._lock = threading.Lock()
+
+    def count(self, shelves: Iterable[Shelf], room: Room) -> None:
+        """Begin anew from what lies in the pool: a file's length is what its owner was promised."""
+        sizes = {
+            disk: size
+            for shelf in shelves
+            for disk in map(shelf.disk, shelf.names())
+            if (size := _size(disk)) is not None
+        }
+        with self._lock:
+            self._sizes = {disk: size.promised for disk, size in sizes.items()}
+            self._promised = sum(self._sizes.values())
+            # What others store on the same filesystem cannot be promised. Shared blocks count twice in
+            # `allocated`, so on a reflink filesystem this is the least that others may have.
+            allocated = sum(size.allocated for size in sizes.values())
+            self._foreign = max(0, room.total_bytes - room.available_bytes - allocated)
+
+    def promise(self, disk: Path, size_bytes: int, allocation: Allocation, room: Room) -> None:
+        """Promise a disk its size, new or grown.
+
+        Raises:
+            OutOfSpace: the pool cannot keep that promise.
+        """
+        with self._lock:
+            growth = size_bytes - self._sizes.get(disk, 0)
+            left = self._available(allocation, room)
+            if growth > left:
+                raise OutOfSpace(
+                    f"pool {self._pool!r} ({self._directory}): {format_size(growth)} were asked for, "
+                    f"{format_size(left)} can be given to {allocation.value} volumes; "
+                    f"{format_size(self._promised)} are promised and {format_size(room.available_bytes)} are "
+                    "free on the filesystem; delete volumes, or change quota, reserve or overprovision_ratio"
+                )
+            self._set(disk, size_bytes)
+            if allocation is Allocation.THICK:
+                self._unallocated[disk] = growth
+
+    def settle(self, disk: Path, size_bytes: int) -> None:
+        """Record the size that a disk has; its bytes, where it is thick, show on the filesystem now."""
+        with self._lock:
+            self._set(disk, size_bytes)
+            self._unallocated.pop(disk, None)
+
+    def release(self, disk: Path) -> None:
+        """Take the promise back."""
+        self.settle(disk, 0)
+
+    def available(self, allocation: Allocation, room: Room) -> int:
+        """Say how many bytes can be promised now, in whole sectors."""
+        with self._lock:
+            return self._available(allocation, room) // SECTOR_SIZE * SECTOR_SIZE
+
+    def _available(self, allocation: Allocation, room: Room) -> int:
+        base = room.total_bytes - self._foreign - self._reserve
+        if self._quota is not None:
+            base = min(base, self._quota)
+        promisable = base * self._ratio - self._promised
+        free = room.available_bytes - self._reserve - sum(self._unallocated.values())
+        if allocation is Allocation.SPARSE:
+            free = math.floor(free * self._ratio)
+        return max(0, math.floor(min(promisable, free)))
+
+    def _set(self, disk: Path, size_bytes: int) -> None:
+        self._promised += size_bytes - self._sizes.pop(disk, 0)
+        if size_bytes:
+            self._sizes[disk] = size_bytes
+
+
+def _size(disk: Path) -> _Size | None:
+    try:
+        status = disk.stat()
+    except OSError:
+        return None  # a damaged or foreign folder promises nothing; `get` says what is wrong with it
+    return _Size(status.st_size, status.st_blocks * 512)

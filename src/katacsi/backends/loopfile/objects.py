@@ -1,0 +1,103 @@
+"""What volumes and snapshots share: they are made, grown and removed so that no crash leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Generic
+
+from katacsi.backends.loopfile.records import AnyRecord, parse
+from katacsi.backends.loopfile.settings import Allocation
+from katacsi.errors import CorruptRecord, KatacsiError
+from katacsi.host import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from katacsi.backends.loopfile.layout import Shelf
+    from katacsi.backends.loopfile.ledger import Ledger
+    from katacsi.backends.loopfile.pool import Pool
+
+
+class Objects(Generic[AnyRecord]):
+    """The objects of one kind in a pool."""
+
+    def __init__(self, pool: Pool, shelf: Shelf, model: type[AnyRecord], ledger: Ledger) -> None:
+        self.shelf = shelf
+        self._pool = pool
+        self._model = model
+        self._ledger = ledger
+
+    def read(self, name: str) -> AnyRecord | None:
+        """Read the record of an object; None means proven absent.
+
+        Raises:
+            CorruptRecord: there is an object, but what is written about it cannot be used.
+        """
+        path = self.shelf.record(name)
+        data = files.read(path)
+        if data is not None:
+            return parse(self._model, data, path)
+        if path.parent.exists():
+            raise CorruptRecord(
+                f"{path.parent}: has no {path.name}; restore it from a backup, or move the folder away"
+            )
+        self._pool.verify()
+        return None
+
+    def write(self, record: AnyRecord) -> None:
+        """Replace an object's record; durable at once, for mkfs and guests rely on what it says."""
+        files.write_atomically(self.shelf.record(record.name), record.to_json())
+
+    def make(self, record: AnyRecord, allocation: Allocation, fill: Callable[[Path], None]) -> None:
+        """Make an object, or nothing; `fill` is given the path at which it makes the disk.
+
+        Raises:
+            OutOfSpace: the pool cannot promise its size, or is full.
+        """
+        disk = self.shelf.disk(record.name)
+        self._ledger.promise(disk, record.size_bytes, allocation, files.room(self._pool.directory))
+        try:
+            building = self.shelf.begin(record.name)
+            fill(building / disk.name)
+            # Disk and record are durable before the rename is: what exists after a power cut is whole.
+            files.write_atomically(building / self.shelf.record_name, record.to_json())
+            self.shelf.commit(record.name)
+        except BaseException:
+            # A failure after the commit leaves an object, whose promise stands.
+            if not disk.exists():
+                # What resists is removed by the next attempt, or by the next start.
+                with contextlib.suppress(KatacsiError, OSError):
+                    self.shelf.abandon(record.name)
+                self._ledger.release(disk)
+            raise
+        self._ledger.settle(disk, record.size_bytes)
+
+    def grow(self, name: str, size_bytes: int, allocation: Allocation) -> int:
+        """Make an object's disk at least this large, and give its size.
+
+        Raises:
+            OutOfSpace: as `make`.
+        """
+        disk = self.shelf.disk(name)
+        present = disk.stat().st_size
+        if present >= size_bytes:
+            return present
+        self._ledger.promise(disk, size_bytes, allocation, files.room(self._pool.directory))
+        try:
+            present = files.grow_file(disk, size_bytes, thick=allocation is Allocation.THICK)
+        finally:
+            self._ledger.settle(disk, present)
+        return present
+
+    def remove(self, name: str) -> None:
+        """Remove an object and its bytes; absent is success.
+
+        Raises:
+            CorruptRecord: what cannot be read is not proven ours, and stays.
+        """
+        if self.read(name) is None:
+            self.shelf.finish_removal(name)
+        else:
+            self.shelf.remove(name)
+        self._ledger.release(self.shelf.disk(name))

@@ -1,0 +1,180 @@
+"""The pool itself: its folder, the identity written there, and the lock that keeps a second katacsi out."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from katacsi.backends.loopfile import layout
+from katacsi.errors import HostError, OutOfSpace, PoolUnavailable, Precondition
+from katacsi.host import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from katacsi.backends.api import PoolContext
+    from katacsi.backends.loopfile.settings import LoopfileSettings
+    from katacsi.model import ObjectId
+
+SCHEMA = 1
+
+#: How long a start waits for a former process to let go; a pod that is replaced takes a moment to end.
+LOCK_TIMEOUT_S = 5.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Pool:
+    """The folder of a pool, from `open` to `close`."""
+
+    def __init__(self, settings: LoopfileSettings, context: PoolContext) -> None:
+        self.name = context.pool
+        self.directory = settings.directory
+        self.volumes = layout.Shelf("volume", self.directory / "volumes", "volume.json")
+        self.snapshots = layout.Shelf("snapshot", self.directory / "snapshots", "snapshot.json")
+        self.uid = ""
+        self._require_mount = settings.require_mount
+        self._read_only = context.read_only
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Prove that this is the pool, or make it one; take its lock unless it is only viewed.
+
+        Raises:
+            PoolUnavailable: see the message.
+        """
+        if not self.directory.is_dir():
+            raise self._unavailable("is not an existing folder; create it, or mount its disk")
+        if self._require_mount and not files.is_mount_point(self.directory):
+            raise self._unavailable("is not a mount point, and require_mount is set; mount its disk there")
+        if not self._read_only:
+            if files.room(self.directory).read_only:
+                raise self._unavailable("is mounted read-only; check the disk, then mount it read-write")
+            self._take_lock()
+        try:
+            self.uid = self._read_uid() or self._make_identity()
+            self.verify()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            files.unlock(lock)
+
+    def verify(self) -> None:
+        """Prove that what `open` found is still there: a disk that was unmounted leaves an empty folder.
+
+        Whoever says "absent" asks this first.
+
+        Raises:
+            PoolUnavailable: the pool is gone, or another one is in its place.
+        """
+        found = self._read_uid()
+        if found is None:
+            raise self._unavailable(f"has no {layout.IDENTITY} any more; was its disk unmounted?")
+        if found != self.uid:
+            raise self._unavailable(f"holds pool {found} now and held {self.uid}; restart katacsi to use it")
+        for shelf in (self.volumes, self.snapshots):
+            if not shelf.directory.is_dir():
+                raise self._unavailable(f"has lost its folder {shelf.directory.name}; restore it")
+
+    def own(self, object_id: ObjectId) -> str:
+        """Give the storage name in an id.
+
+        Raises:
+            PoolUnavailable: the id is of another pool, about which nothing can be said here.
+        """
+        if object_id.pool_uid != self.uid:
+            raise PoolUnavailable(
+                f"{object_id.KIND} {object_id}: lies in pool storage {object_id.pool_uid}, but pool "
+                f"{self.name!r} on this node is {self.uid} ({self.directory}); ask the node that has it, or "
+                "mount the former storage"
+            )
+        return object_id.name
+
+    def changing(self) -> None:
+        """Refuse a change to a pool that is only viewed."""
+        if self._read_only:
+            raise Precondition(f"pool {self.name!r} was opened for viewing; only `katacsi serve` changes it")
+
+    def explained(self, step: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step; a full or read-only filesystem becomes an error that says so."""
+        try:
+            return step(*args, **kwargs)
+        except (HostError, OutOfSpace, OSError) as error:
+            number = _errno(error)
+            if number in {errno.ENOSPC, errno.EDQUOT}:
+                raise OutOfSpace(
+                    f"pool {self.name!r}: the filesystem of {self.directory} is full ({error}); delete "
+                    "volumes or snapshots, or enlarge it"
+                ) from error
+            if number == errno.EROFS:
+                raise self._unavailable("is read-only now; check its disk and mount it anew") from error
+            if isinstance(error, OSError):
+                raise HostError(f"pool {self.name!r}: {error}") from error
+            raise
+
+    def _read_uid(self) -> str | None:
+        path = self.directory / layout.IDENTITY
+        data = files.read(path)
+        if data is None:
+            return None
+        try:
+            identity = json.loads(data)
+            schema, uid = identity["schema"], identity["uid"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unavailable(
+                f"has a damaged {layout.IDENTITY} ({error!r}); write it anew as "
+                f'{{"schema": 1, "uid": "…"}} with the uid that the handles of its volumes carry'
+            ) from error
+        if schema != SCHEMA:
+            raise self._unavailable(f"was written by a newer katacsi (schema {schema}); use that version")
+        if not isinstance(uid, str) or not re.fullmatch(r"[0-9a-f]{8}", uid):
+            raise self._unavailable(f"has a damaged {layout.IDENTITY}: uid {uid!r} is not 8 hex digits")
+        return uid
+
+    def _make_identity(self) -> str:
+        if self._read_only:
+            raise self._unavailable("holds no pool; the first `katacsi serve` makes one")
+        for shelf in (self.volumes, self.snapshots):
+            if shelf.directory.exists() and shelf.names():
+                raise self._unavailable(
+                    f"has no {layout.IDENTITY}, yet {shelf.kind}s; restore that file with the uid that their "
+                    "handles carry, for a new identity would disown them"
+                )
+            files.ensure_directory(shelf.directory)
+        uid = secrets.token_hex(4)
+        content = {"schema": SCHEMA, "uid": uid, "created_at": time.time()}
+        # The last step, and durable: a pool without it is a pool that was never used.
+        files.write_atomically(self.directory / layout.IDENTITY, json.dumps(content).encode() + b"\n")
+        return uid
+
+    def _take_lock(self) -> None:
+        path = self.directory / layout.LOCK
+        try:
+            self._lock = files.lock_file(path, LOCK_TIMEOUT_S)
+        except HostError as error:
+            raise self._unavailable(
+                f"is served by another katacsi, which holds {path} ({error}); stop that one, or give this "
+                "pool another folder"
+            ) from error
+
+    def _unavailable(self, fact: str) -> PoolUnavailable:
+        return PoolUnavailable(f"pool {self.name!r}: {self.directory} {fact}")
+
+
+def _errno(error: BaseException | None) -> int | None:
+    """Find the errno beneath an error."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        error = error.__cause__
+    return None

@@ -1,0 +1,124 @@
+"""What is written next to the bytes: volume.json and snapshot.json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from katacsi.backends.api import Facts, Snapshot, Volume
+from katacsi.backends.loopfile.settings import Allocation
+from katacsi.errors import CorruptRecord
+from katacsi.model import Condition, ContentSource, MalformedId, SnapshotId, VolumeId
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Record(BaseModel):
+    """What the records of all kinds say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    #: The name of the folder: a record that lies elsewhere was moved by hand.
+    name: str
+    csi_name: str
+    size_bytes: int = Field(ge=0)
+    #: The id of what this began as a copy of, or of what a snapshot was cut from.
+    source: str = ""
+    facts: Facts = Facts()
+    created_at: float
+
+    def origin(self) -> object:
+        """Give the source as ids.
+
+        Raises:
+            MalformedId: it is none.
+        """
+        raise NotImplementedError
+
+    def to_json(self) -> bytes:
+        """Give the record as it is written."""
+        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+
+
+class VolumeRecord(Record):
+    """volume.json."""
+
+    allocation: Allocation
+    sector_size: Literal[4096] = 4096
+    parameters: dict[str, str] = {}
+    attributes: dict[str, str] = {}
+
+    def origin(self) -> ContentSource | None:
+        """Give what it began as a copy of.
+
+        Raises:
+            MalformedId: the record says something else.
+        """
+        if not self.source:
+            return None
+        kind = SnapshotId if self.source.startswith(f"{SnapshotId.PREFIX}:") else VolumeId
+        return ContentSource(kind.parse(self.source))
+
+    def volume(self, volume_id: VolumeId, size_bytes: int, condition: Condition) -> Volume:
+        """Give what the record says, with what the file says."""
+        return Volume(
+            id=volume_id,
+            csi_name=self.csi_name,
+            size_bytes=size_bytes,
+            facts=self.facts,
+            source=self.origin(),
+            parameters=self.parameters,
+            attributes=self.attributes,
+            condition=condition,
+            created_at=self.created_at,
+        )
+
+
+class SnapshotRecord(Record):
+    """snapshot.json."""
+
+    def origin(self) -> VolumeId:
+        """Give the volume it was cut from.
+
+        Raises:
+            MalformedId: the record does not say.
+        """
+        return VolumeId.parse(self.source)
+
+    def snapshot(self, snapshot_id: SnapshotId) -> Snapshot:
+        """Give what the record says."""
+        return Snapshot(
+            id=snapshot_id,
+            csi_name=self.csi_name,
+            source=self.origin(),
+            size_bytes=self.size_bytes,
+            created_at=self.created_at,
+            facts=self.facts,
+        )
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def parse(model: type[AnyRecord], data: bytes, path: Path) -> AnyRecord:
+    """Read a record.
+
+    Raises:
+        CorruptRecord: it is not one, was written by a newer katacsi, or lies in another object's folder.
+    """
+    remedy = "the bytes beside it were not touched; restore the record from a backup, or move the folder away"
+    try:
+        record = model.model_validate_json(data)
+        record.origin()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise CorruptRecord(f"{path}: cannot be used ({key}: {first['msg']}); {remedy}") from error
+    except MalformedId as error:
+        raise CorruptRecord(f"{path}: cannot be used (source: no id: {error}); {remedy}") from error
+    if record.name != path.parent.name:
+        raise CorruptRecord(f"{path}: is the record of {record.name!r}; {remedy}")
+    return record

@@ -1,0 +1,36 @@
+"""What a start does for the objects that a crash left half made or half removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from katacsi.backends.loopfile.layout import DISK
+from katacsi.errors import VolumeInUse
+from katacsi.host import files, loop
+
+if TYPE_CHECKING:
+    from katacsi.backends.loopfile.layout import Shelf
+
+log = structlog.get_logger(__name__)
+
+
+def sweep(shelf: Shelf) -> None:
+    """Remove what never became an object and what is none any more; whole ones lose only temporary files."""
+    for folder in shelf.half_done():
+        disk = folder / DISK
+        try:
+            if disk.exists():
+                loop.ensure_detached(disk)
+        except VolumeInUse as error:
+            log.warning("folder stays: its device is held", folder=str(folder), why=error.message)
+            continue
+        if shelf.discard(folder):
+            log.info("removed what a crash left", kind=shelf.kind, folder=str(folder))
+        else:
+            log.warning("folder stays: it holds files that katacsi did not make", folder=str(folder))
+    for name in shelf.names():
+        if shelf.home(name).is_dir():
+            # Nobody else writes here: the pool's lock is held, and no call was let in yet.
+            files.remove_stale_temporaries(shelf.home(name), older_than_s=0)

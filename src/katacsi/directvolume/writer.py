@@ -1,0 +1,259 @@
+"""Writes, reads and removes the records by which Kata finds a pod's direct-assigned volumes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from katacsi.directvolume import shim
+from katacsi.directvolume.names import (
+    RECORD_FILE,
+    decoded,
+    is_temporary,
+    target_entry_name,
+    temporary_entry_name,
+)
+from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
+from katacsi.directvolume.shim import GuestStats, ResizeOutcome, Sandbox, Sandboxes, ShimClient
+from katacsi.errors import CorruptRecord, ForeignContent, HostError, InvalidRequest, KatacsiError, VolumeInUse
+from katacsi.host import files
+from katacsi.host.offloop import off_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# What Kata's own Go code gives its folders and files: a record says which host device a guest gets.
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One folder of the shared root, whoever made it.
+
+    Attributes:
+        target: the path it is for; `None` when its name is not Kata's encoding of one.
+        name: the folder's name.
+        record: what it says; `None` when that cannot be read.
+        problem: why there is no target or no record; empty when both are there.
+        sandbox_ids: what Go shims have left, dead ones too.
+    """
+
+    target: str | None
+    name: str
+    record: DirectVolumeRecord | None
+    problem: str = ""
+    sandbox_ids: tuple[str, ...] = ()
+
+
+class DirectVolumeWriter:
+    """Keeps the records of this driver's volumes in the root that all of the node's users of Kata share.
+
+    Operations on one target must not overlap; the caller holds the volume's lock. Everything but a target's
+    own folder is left alone: other drivers and Kata itself (for encrypted emptyDirs) keep records here too.
+
+    Args:
+        root: the root of the records, on tmpfs; it is made when missing.
+        sandboxes: finds live sandboxes; by default at the places of stock Kata.
+        shim_client: asks live shims; without one nothing is known from guests.
+    """
+
+    def __init__(
+        self, root: Path, *, sandboxes: Sandboxes | None = None, shim_client: ShimClient | None = None
+    ) -> None:
+        self._root = root
+        self._sandboxes = sandboxes or Sandboxes(root)
+        self._shim_client = shim_client
+
+    async def add(self, target: str, record: DirectVolumeRecord) -> None:
+        """Let Kata find a volume at a target; the same record again changes nothing.
+
+        Sandbox ids beside an older record stay: a record may be replaced while its pod's sandbox is dead.
+
+        Raises:
+            InvalidRequest: the target or the record is one that a runtime would misread.
+            VolumeInUse: another record is there and a live sandbox uses it.
+            ForeignContent: another record is there that is not of our kind.
+        """
+        _check(record)
+        data = record.to_json()
+        differs = await off_loop(_ensure_unless_other, self._root, target, data)
+        if not differs:
+            return
+        if live := await self._sandboxes.live(target):
+            raise VolumeInUse(
+                f"{target}: sandbox {live[0].id} uses another direct-volume record; stop its pod first"
+            )
+        await off_loop(_write, self._root, target, data)
+
+    async def remove(self, target: str) -> bool:
+        """Take a target's record away, with its sandbox ids; return whether there was anything.
+
+        The record is not read: one that is torn goes as well.
+        """
+        return await off_loop(_remove, self._root, target)
+
+    async def read(self, target: str) -> DirectVolumeRecord | None:
+        """Read a target's record; `None` when there is none.
+
+        Raises:
+            CorruptRecord: there is one and a runtime would refuse it.
+        """
+        return await off_loop(_read, self._root, target)
+
+    async def listing(self) -> list[Entry]:
+        """List all entries of the root by name; one that nobody can read is listed with its problem."""
+        return await off_loop(_listing, self._root)
+
+    def sandbox_ids(self, target: str) -> list[str]:
+        """List the sandbox ids beside a target's record, dead ones too; one read of a folder on tmpfs."""
+        return shim.sandbox_ids(self._root, target)
+
+    async def live(self, target: str) -> list[Sandbox]:
+        """List the live sandboxes that use a target; none is no proof that no guest does (runtime-rs)."""
+        return await self._sandboxes.live(target)
+
+    async def stats(self, target: str) -> GuestStats | None:
+        """Ask the guest how full a target's volume is.
+
+        `None` means that nobody could be asked: no record, no live sandbox, or no shim that can tell.
+        """
+        if self._shim_client is None or not (record := await self.read(target)):
+            return None
+        for sandbox in await self._sandboxes.live(target):
+            if stats := await self._shim_client.stats(sandbox, record.device):
+                return stats
+        return None
+
+    async def notify_resize(self, target: str, size_bytes: int) -> ResizeOutcome:
+        """Tell the guest that uses a target's volume that the device has grown to `size_bytes`.
+
+        `DONE` only when every live sandbox says so. Stock Kata never does (`ResizeOutcome.UNSUPPORTED`), and
+        without a shim client none is asked.
+        """
+        live = await self._sandboxes.live(target)
+        if not live:
+            return ResizeOutcome.NO_LIVE_SANDBOX
+        record = await self.read(target)
+        if record is None or (client := self._shim_client) is None:
+            return ResizeOutcome.UNSUPPORTED
+        asked = (client.resize(sandbox, record.device, size_bytes) for sandbox in live)
+        outcomes = set(await asyncio.gather(*asked))
+        return ResizeOutcome.DONE if outcomes == {ResizeOutcome.DONE} else ResizeOutcome.UNSUPPORTED
+
+
+def _check(record: DirectVolumeRecord) -> None:
+    """Refuse what only one of the runtimes, or neither, would take."""
+    if record.volume_type != VOLUME_TYPE:
+        raise InvalidRequest(
+            "volume-type", f"{record.volume_type!r} does not work in all Kata runtimes; use {VOLUME_TYPE!r}"
+        )
+    if not record.device.startswith("/"):
+        raise InvalidRequest("device", f"{record.device!r} is no absolute path; name the host's device node")
+    if not record.fs_type:
+        raise InvalidRequest("fstype", "is empty, and the guest's agent needs one; give ext4 or xfs")
+    try:
+        record.to_json()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("device", f"{record} is not UTF-8; JSON cannot hold it") from error
+
+
+# -- one hop off the event loop each -------------------------------------------------------------------
+
+
+def _ensure_unless_other(root: Path, target: str, data: bytes) -> bool:
+    """Write the record unless another one is there; return whether one is."""
+    path = root / target_entry_name(target) / RECORD_FILE
+    present = files.read(path)
+    if present is None:
+        _write(root, target, data)
+        return False
+    if present == data:
+        return False
+    with contextlib.suppress(CorruptRecord):  # a torn one is ours to replace: nobody else writes this target
+        other = DirectVolumeRecord.from_json(present, path)
+        if other.volume_type != VOLUME_TYPE:
+            raise ForeignContent(
+                f"{path}: there is a record of type {other.volume_type!r}, which katacsi does not write; "
+                "find out whose it is, and remove it"
+            )
+    return True
+
+
+def _write(root: Path, target: str, data: bytes) -> None:
+    files.ensure_directory(root, _FOLDER_MODE)
+    # The kubelet makes a missing hostPath 0755. Write access to a record is access to any host device.
+    if root.stat().st_mode & 0o077:
+        root.chmod(_FOLDER_MODE)
+    entry = root / target_entry_name(target)
+    with _temporary_folder(root, target) as temporary:
+        files.ensure_directory(entry, _FOLDER_MODE)
+        try:
+            files.write_atomically_via(
+                entry / RECORD_FILE, data, temporary_directory=temporary, mode=_FILE_MODE
+            )
+        except BaseException:
+            # runtime-rs fails every container of a target that has a folder without a record. With anything
+            # in it the folder was there before, and stays.
+            with contextlib.suppress(HostError):
+                files.ensure_directory_absent(entry)
+            raise
+
+
+@contextlib.contextmanager
+def _temporary_folder(root: Path, target: str) -> Iterator[Path]:
+    folder = root / temporary_entry_name(target)
+    files.remove_tree(folder)  # what a crash left
+    files.ensure_directory(folder, _FOLDER_MODE)
+    try:
+        yield folder
+    finally:
+        files.remove_tree(folder)
+
+
+def _remove(root: Path, target: str) -> bool:
+    entry = root / target_entry_name(target)
+    files.remove_tree(root / temporary_entry_name(target))
+    if not os.path.lexists(entry):
+        return False
+    files.ensure_absent(entry / RECORD_FILE)  # first: what a crash leaves must not be found by Kata
+    files.remove_tree(entry)
+    return True
+
+
+def _read(root: Path, target: str) -> DirectVolumeRecord | None:
+    path = root / target_entry_name(target) / RECORD_FILE
+    data = files.read(path)
+    return None if data is None else DirectVolumeRecord.from_json(data, path)
+
+
+def _listing(root: Path) -> list[Entry]:
+    try:
+        names = sorted(path.name for path in root.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HostError(f"{root}: the records' root cannot be read: {error.strerror}") from error
+    return [_entry(root, name) for name in names if not is_temporary(decoded(name) or "")]
+
+
+def _entry(root: Path, name: str) -> Entry:
+    target = decoded(name)
+    problem = "" if target else "the name is not Kata's encoding of a path"
+    record: DirectVolumeRecord | None = None
+    ids: tuple[str, ...] = ()
+    try:
+        ids = tuple(sorted(file.name for file in (root / name).iterdir() if file.name != RECORD_FILE))
+        if (data := files.read(root / name / RECORD_FILE)) is None:
+            problem = problem or f"{root / name}: there is no {RECORD_FILE}"
+        else:
+            record = DirectVolumeRecord.from_json(data, root / name / RECORD_FILE)
+    except KatacsiError as error:
+        problem = problem or error.message
+    except OSError as error:
+        problem = problem or f"{root / name}: cannot be read: {error.strerror}"
+    return Entry(target, name, record, problem, ids)

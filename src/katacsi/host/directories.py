@@ -1,0 +1,158 @@
+"""Directories, names and what a path stands for: made, renamed, listed and removed with care.
+
+What an errno means is decided here: absent is said on ENOENT alone, everything else is an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from katacsi import errors
+from katacsi.host import _linux
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a filesystem has: its size and what is free for files, in bytes, and whether it is read-only."""
+
+    total_bytes: int
+    available_bytes: int
+    read_only: bool
+
+
+def ensure_directory(path: Path, mode: int = 0o700) -> None:
+    """Make the directory and its missing parents, all with this mode; one that exists is left as it is."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError as error:
+        if not os.path.isdir(path):
+            raise errors.HostError(f"create directory {path}: a file has that name") from error
+    except FileNotFoundError as error:
+        if path.parent == path:
+            raise _linux.failure(f"create directory {path}", error) from error
+        ensure_directory(path.parent, mode)
+        ensure_directory(path, mode)
+    except OSError as error:
+        raise _linux.failure(f"create directory {path}", error) from error
+
+
+
+def ensure_directory_absent(path: Path) -> None:
+    """Remove an empty directory; absent is success. What lies in it stays, and is an error."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _linux.failure(f"remove directory {path}", error) from error
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory of the caller's own with all that is in it; absent is success.
+
+    Symlinks are removed, not followed. A mount anywhere in the tree ends the work with an error before
+    anything of the mounted filesystem is touched: unlike shutil.rmtree, which would empty the volume.
+    """
+    try:
+        parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _linux.failure(f"remove {path}", error) from error
+    try:
+        _remove_tree(parent, path.name, path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _linux.failure(f"remove {path}", error) from error
+    finally:
+        os.close(parent)
+
+
+def _remove_tree(parent: int, name: str, shown: Path) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=parent)
+    try:
+        if _linux.mount_here("", directory=fd)[1]:
+            raise errors.HostError(f"remove {shown}: something is mounted there; unmount it first")
+        with os.scandir(fd) as found:
+            entries = list(found)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_tree(fd, entry.name, shown / entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
+
+
+def rename(src: Path, dst: Path) -> None:
+    """Give a file or directory another name, durably.
+
+    Raises:
+        AlreadyExists: the new name is taken; nothing was changed.
+    """
+    try:
+        try:
+            _linux.rename_noreplace(src, dst)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            # A filesystem without RENAME_NOREPLACE: look, then rename; callers are serialised by volume.
+            if os.path.lexists(dst):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            os.rename(src, dst)
+        _linux.sync_directory(dst.parent)
+        if src.parent != dst.parent:
+            _linux.sync_directory(src.parent)
+    except FileExistsError as error:
+        raise errors.AlreadyExists(f"rename {src} to {dst}: the new name is taken") from error
+    except OSError as error:
+        raise _linux.failure(f"rename {src} to {dst}", error) from error
+
+
+def list_directory(path: Path) -> list[str]:
+    """Give the names in a directory, sorted; a directory that is absent is an error, not an empty one."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError as error:
+        raise _linux.failure(f"list {path}", error) from error
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Give (st_dev, st_ino) of a file: what it is, whatever it is called."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _linux.failure(f"look at {path}", error) from error
+    return status.st_dev, status.st_ino
+
+
+def is_mount_point(path: Path) -> bool:
+    """Whether something is mounted exactly here; a bind mount of a file counts, an absent path does not."""
+    try:
+        return _linux.mount_here(path)[1]
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _linux.failure(f"look for a mount at {path}", error) from error
+
+
+def room(path: Path) -> Room:
+    """Say what the filesystem of a path has in all and has left for files, in bytes."""
+    try:
+        status = os.statvfs(path)
+    except OSError as error:
+        raise _linux.failure(f"look at the filesystem of {path}", error) from error
+    return Room(
+        total_bytes=status.f_blocks * status.f_frsize,
+        available_bytes=status.f_bavail * status.f_frsize,
+        read_only=bool(status.f_flag & os.ST_RDONLY),
+    )

@@ -1,0 +1,123 @@
+"""Gives a copied filesystem a UUID of its own, so that it and its source can be used on one host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from katacsi.errors import HostError, Unsupported
+from katacsi.host import block, command, files, growth, mount, superblock
+from katacsi.host.offloop import off_loop
+
+#: Where an xfs or btrfs is mounted for the moment that its log needs; one directory a device below it.
+REPLAY_DIRECTORY: Final = Path("/run/katacsi")
+_TIMEOUT_S: Final = 3600.0
+
+
+async def renew(device: Path, fs_type: str, new_uuid: str, *, may_mount: bool) -> None:
+    """Change the UUID of a filesystem that is not mounted; it has it already: success.
+
+    An interrupted call is continued by the next one. The result is read back, since xfs_admin exits with 0
+    when it refuses. btrfs keeps its old UUID inside (metadata_uuid), xfs likewise, ext4 as the seed of its
+    checksums: all three change a superblock and not the whole of their metadata.
+
+    Args:
+        device: the block device.
+        fs_type: `ext4`, `xfs` or `btrfs`.
+        new_uuid: in the 36-digit form.
+        may_mount: the host's kernel may mount it, which an xfs or btrfs needs that was copied while in use.
+
+    Raises:
+        Unsupported: its log must be replayed by a mount, and `may_mount` is false; or an unknown type.
+        CommandError: a tool failed.
+        HostError: the filesystem still has another UUID afterwards.
+    """
+    if fs_type not in _CHANGES:
+        raise Unsupported(f"{device}: the UUID of {fs_type} cannot be changed; of ext4, xfs, btrfs it can")
+    await off_loop(_end_replay, device)
+    if await _has(device, new_uuid):
+        return
+    await _CHANGES[fs_type](device, new_uuid, may_mount=may_mount)
+    if not await _has(device, new_uuid):
+        raise HostError(f"{device}: the {fs_type} filesystem did not take the UUID {new_uuid}")
+
+
+async def _renew_ext4(device: Path, new_uuid: str, *, may_mount: bool) -> None:
+    del may_mount  # e2fsck replays the journal in userspace
+    await growth.check_offline(device, "ext4", timeout_s=_TIMEOUT_S)  # or tune2fs refuses
+    # With metadata_csum_seed (Linux 4.4) the new UUID is one write of the superblock. Without it all the
+    # copy's metadata would be written anew, and a crash on the way would leave checksums of two kinds.
+    seeded = await command.run(
+        ["tune2fs", "-O", "metadata_csum_seed", "-U", new_uuid, device], timeout_s=_TIMEOUT_S, ok=(0, 1)
+    )
+    if seeded.returncode:
+        # A filesystem without checksums cannot have the seed, and does not need it.
+        await command.run(["tune2fs", "-U", new_uuid, device], timeout_s=_TIMEOUT_S)
+
+
+async def _renew_xfs(device: Path, new_uuid: str, *, may_mount: bool) -> None:
+    refusal = await _xfs_admin(device, new_uuid)
+    if await _has(device, new_uuid):
+        return
+    _require_mount_allowed(device, "xfs", may_mount=may_mount, said=refusal)
+    # nouuid: the source may be mounted.
+    await off_loop(_replay_log, device, "xfs", ("nouuid",))
+    refusal = await _xfs_admin(device, new_uuid)
+    if not await _has(device, new_uuid):
+        raise HostError(f"{device}: xfs_admin did not change the UUID: {refusal}")
+
+
+async def _xfs_admin(device: Path, new_uuid: str) -> str:
+    said = await command.run(["xfs_admin", "-U", new_uuid, device], timeout_s=_TIMEOUT_S, ok=range(256))
+    return " ".join((said.stdout.decode(errors="replace") + said.stderr).split())
+
+
+async def _renew_btrfs(device: Path, new_uuid: str, *, may_mount: bool) -> None:
+    # btrfstune takes a filesystem with a log for clean, and nobody can mount it afterwards.
+    if not await off_loop(_is_clean, device):
+        _require_mount_allowed(device, "btrfs", may_mount=may_mount, said="there is a log tree")
+        # If the source is mounted here, the kernel refuses this one or gives it a passing fsid.
+        await off_loop(_replay_log, device, "btrfs", ())
+        if not await off_loop(_is_clean, device):
+            raise HostError(f"{device}: the log of the btrfs is still there after a mount")
+    await command.run(["btrfstune", "-f", "-M", new_uuid, device], timeout_s=_TIMEOUT_S)
+
+
+def _require_mount_allowed(device: Path, fs_type: str, *, may_mount: bool, said: str) -> None:
+    if not may_mount:
+        raise Unsupported(
+            f"{device}: the copy of a {fs_type} that was in use keeps its UUID: only a mount could replay "
+            f"its log, and guests' filesystems are not mounted here (guest_filesystems: refuse): {said}"
+        )
+
+
+def _replay_log(device: Path, fs_type: str, flags: tuple[str, ...]) -> None:
+    target = _replay_target(device)
+    files.ensure_directory(target)
+    mount.mount_filesystem(device, target, fs_type, (*flags, "nosuid", "nodev", "noexec"))
+    _end_replay(device)
+
+
+def _end_replay(device: Path) -> None:
+    """Unmount what a replay, this one or one that a crash cut off, has mounted."""
+    target = _replay_target(device)
+    mount.unmount(target)
+    files.ensure_directory_absent(target)
+
+
+def _replay_target(device: Path) -> Path:
+    major, minor = block.device_number(device)
+    return REPLAY_DIRECTORY / f"log-replay-{major}-{minor}"
+
+
+def _is_clean(device: Path) -> bool:
+    found = superblock.read(device)
+    return found is not None and found.clean
+
+
+async def _has(device: Path, new_uuid: str) -> bool:
+    found = await off_loop(superblock.read, device)
+    return found is not None and found.uuid == new_uuid
+
+
+_CHANGES: Final = {"ext4": _renew_ext4, "xfs": _renew_xfs, "btrfs": _renew_btrfs}

@@ -1,0 +1,110 @@
+"""A small CSI client over a unix socket, for the demo, the CLI and the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from betterproto2.grpclib import ServiceStub
+from grpclib.client import Channel
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from katacsi._gen.csi import v1 as csi
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = ["Client", "RpcError", "csi"]
+
+
+class RpcError(Exception):
+    """A call that was answered with something else than OK, or not at all.
+
+    Attributes:
+        code: the name of the gRPC code, such as `NOT_FOUND`.
+        message: the driver's words.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class _Surfacing(ServiceStub):
+    """A generated stub whose calls fail with `RpcError` and nothing else."""
+
+    async def _unary_unary(self, route: str, *request: Any, **options: Any) -> Any:  # noqa: ANN401  # as typed there
+        try:
+            return await super()._unary_unary(route, *request, **options)
+        except GRPCError as error:
+            raise RpcError(error.status.name, error.message or "") from error
+        except TimeoutError as error:
+            raise RpcError("DEADLINE_EXCEEDED", f"no answer to {route} in time") from error
+        except (OSError, StreamTerminatedError) as error:
+            raise RpcError("UNAVAILABLE", f"{route}: {error}") from error
+
+
+class _Identity(_Surfacing, csi.IdentityStub):
+    pass
+
+
+class _Controller(_Surfacing, csi.ControllerStub):
+    pass
+
+
+class _Node(_Surfacing, csi.NodeStub):
+    pass
+
+
+class _GroupController(_Surfacing, csi.GroupControllerStub):
+    pass
+
+
+class Client:
+    """The services of a driver; use it with `async with`.
+
+    Args:
+        path: the driver's socket.
+        timeout_s: how long a call may take unless the call itself says otherwise.
+    """
+
+    def __init__(self, path: Path, *, timeout_s: float = 60) -> None:
+        self._path = path
+        self._channel = Channel(path=str(path))
+        self.identity: csi.IdentityStub = _Identity(self._channel, timeout=timeout_s)
+        self.controller: csi.ControllerStub = _Controller(self._channel, timeout=timeout_s)
+        self.node: csi.NodeStub = _Node(self._channel, timeout=timeout_s)
+        self.group_controller: csi.GroupControllerStub = _GroupController(self._channel, timeout=timeout_s)
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the driver answers Probe with ready.
+
+        Raises:
+            RpcError: it did not, with what was wrong last.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                answer = await self.identity.probe(
+                    csi.ProbeRequest(), timeout=max(end - time.monotonic(), 0.05)
+                )
+            except RpcError as error:
+                last = error
+            else:
+                if answer.ready is not False:  # unset counts as ready
+                    return
+                last = RpcError("UNAVAILABLE", f"{self._path}: the driver answers that it is not ready")
+            if time.monotonic() >= end:
+                raise last
+            await asyncio.sleep(0.02)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()

@@ -1,0 +1,186 @@
+"""What happens around every RPC: its log context, its one log line, its metrics, its status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+import traceback
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from grpclib.const import Status
+from grpclib.events import RecvRequest, listen
+from grpclib.exceptions import GRPCError
+from h2.exceptions import StreamClosedError
+from structlog.contextvars import bind_contextvars
+
+from katacsi.errors import InvalidRequest, KatacsiError, OperationPending, Unavailable
+from katacsi.rpc import redact
+from katacsi.rpc.methods import METHODS, UNKNOWN, Method
+from katacsi.rpc.status import cut, status_of
+
+if TYPE_CHECKING:
+    from grpclib._typing import IEventsTarget, IServerMethodFunc
+    from grpclib.metadata import Deadline
+    from grpclib.server import Stream
+
+    from katacsi.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+#: Part of an ordinary day: the caller comes again, nobody has to look.
+_ORDINARY: Final = frozenset({Status.ABORTED, Status.CANCELLED, Status.UNAVAILABLE, Status.UNIMPLEMENTED})
+
+
+@dataclass(slots=True)
+class Call:
+    """One RPC under way; `message` is None until it was read."""
+
+    method: Method
+    id: str
+    deadline: Deadline | None = None
+    message: object | None = None
+
+    def told(self, error: Exception) -> str:
+        """Give an error's message as its caller and the log may read it."""
+        name = self.method.name
+        if isinstance(error, KatacsiError):
+            return cut(self._scrubbed(error.message))
+        if isinstance(error, GRPCError):
+            return error.message or f"{name} is not offered by this driver; ask for its capabilities"
+        if isinstance(error, TimeoutError):
+            return f"{name}: a step took too long; the call may be repeated"
+        # What went wrong is for the log alone: an unforeseen text may say anything.
+        return f"internal error in {name}; the driver's log has more under request {self.id}"
+
+    def trace(self, error: Exception) -> dict[str, str]:
+        """Give a log line's traceback of an error that nobody foresaw, and nothing for any other."""
+        if isinstance(error, KatacsiError | GRPCError | TimeoutError):
+            return {}
+        # As text, made here: a renderer of tracebacks might print local variables, and secrets with them.
+        return {"traceback": self._scrubbed("".join(traceback.format_exception(error)))}
+
+    def _scrubbed(self, text: str) -> str:
+        return redact.scrub(text, redact.secret_values(self.message))
+
+
+#: The call that the current task works for; tasks started by it inherit it.
+current_call: ContextVar[Call] = ContextVar("current_call")
+
+
+class Interceptor:
+    """Stands around every method of the servers it listens to."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._refusal = ""
+        self._process = secrets.token_hex(2)
+        self._numbers = count(1)
+
+    def listen_to(self, server: IEventsTarget) -> None:
+        """Take part in every call that this server gets from now on."""
+        listen(server, RecvRequest, self._on_request)
+
+    def refuse_new_calls(self, reason: str) -> None:
+        """Answer every call that comes from now on with UNAVAILABLE; running ones go on."""
+        self._refusal = reason
+
+    async def _on_request(self, event: RecvRequest) -> None:
+        call = Call(
+            METHODS.get(event.method_name, UNKNOWN),
+            f"{self._process}-{next(self._numbers)}",
+            event.deadline,
+        )
+        event.method_func = partial(self._run, self._refuse if self._refusal else event.method_func, call)
+
+    async def _refuse(self, stream: object) -> None:
+        del stream
+        raise Unavailable(self._refusal)
+
+    async def _run(self, method: IServerMethodFunc, call: Call, stream: Stream[Any, Any]) -> None:
+        """Run a method to its answer.
+
+        Raises:
+            GRPCError: and nothing else but a cancellation; grpclib makes it the answer's status.
+        """
+        started = time.perf_counter()
+        bind_contextvars(rpc=call.method.name, request=call.id)
+        current_call.set(call)
+        self._metrics.rpcs_in_flight.inc()
+        # Every answer is raised "from None": should grpclib log it, no text that is chained to it is logged.
+        try:
+            await method(_Tapped(stream, call))  # type: ignore[arg-type]  # all of it that generated code uses
+        except asyncio.CancelledError:
+            late = call.deadline is not None and call.deadline.time_remaining() <= 0
+            self._ended(call, started, Status.DEADLINE_EXCEEDED if late else Status.CANCELLED)
+            raise
+        except StreamClosedError:
+            self._ended(call, started, Status.CANCELLED)
+            raise GRPCError(Status.CANCELLED) from None
+        except Exception as error:  # noqa: BLE001  # the one place where every error becomes a status
+            status = error.status if isinstance(error, GRPCError) else status_of(error)
+            told = call.told(error)
+            self._ended(call, started, status, error=told, **call.trace(error))
+            if isinstance(error, OperationPending):
+                self._metrics.pending_refusals.labels(call.method.name).inc()
+            raise GRPCError(status, told) from None
+        else:
+            self._ended(call, started, Status.OK)
+        finally:
+            self._metrics.rpcs_in_flight.dec()
+
+    def _ended(self, call: Call, started: float, status: Status, **words: str) -> None:
+        seconds = time.perf_counter() - started
+        self._metrics.rpc_seconds.labels(call.method.name, status.name).observe(seconds)
+        log.log(_level(call.method, status), "answered", code=status.name, seconds=round(seconds, 6), **words)
+
+
+class _Tapped:
+    """The stream as generated code sees it: notes the message that came in."""
+
+    __slots__ = ("_call", "_stream", "send_message")
+
+    def __init__(self, stream: Stream[Any, Any], call: Call) -> None:
+        self._stream = stream
+        self._call = call
+        self.send_message = stream.send_message
+
+    async def recv_message(self) -> object:
+        """Read the request.
+
+        Raises:
+            InvalidRequest: what came is no such message.
+        """
+        try:
+            message = await self._stream.recv_message()
+        except NotImplementedError:
+            raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported") from None
+        except Exception as error:  # noqa: BLE001  # a decoder's, of any kind; its text quotes what it read
+            raise InvalidRequest("request", f"not a readable message ({type(error).__name__})") from None
+        if message is None:
+            raise InvalidRequest("request", "the call came without a message")
+        self._call.message = message
+        subjects = {
+            name: value
+            for name in self._call.method.subjects
+            if (value := getattr(message, name)) and isinstance(value, str)
+        }
+        if subjects:
+            bind_contextvars(**subjects)
+        if log.is_enabled_for(logging.DEBUG):
+            log.debug("asked", message=redact.describe(message))
+        return message
+
+
+def _level(method: Method, status: Status) -> int:
+    if status is Status.OK:
+        return logging.DEBUG if method.chatty else logging.INFO
+    if status is Status.INTERNAL:
+        return logging.ERROR
+    return logging.INFO if status in _ORDINARY else logging.WARNING

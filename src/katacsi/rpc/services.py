@@ -1,0 +1,84 @@
+"""All five CSI services of a process, each answering what is offered and UNIMPLEMENTED for the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from grpclib.const import Handler, Status
+from grpclib.exceptions import GRPCError
+
+from katacsi.backends.api import Scope
+from katacsi.rpc.capabilities import Offer, Role
+from katacsi.rpc.controller import Controller, NetworkController
+from katacsi.rpc.group_controller import GroupController
+from katacsi.rpc.identity import Identity
+from katacsi.rpc.node import Node
+from katacsi.rpc.snapshot_metadata import SnapshotMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from grpclib._typing import IServable, IServerMethodFunc
+
+    from katacsi.rpc.network import NetworkWorkflows
+    from katacsi.volumes.workflows import Workflows
+
+
+class Offered:
+    """A service whose methods answer only while they are in the offer."""
+
+    def __init__(self, service: IServable, offer: Callable[[], Offer]) -> None:
+        self._service = service
+        self._offer = offer
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Give the methods by their paths, as grpclib asks for them."""
+        return {
+            path: handler._replace(func=self._gated(path, handler.func))
+            for path, handler in self._service.__mapping__().items()
+        }
+
+    def _gated(self, path: str, method: IServerMethodFunc) -> IServerMethodFunc:
+        async def gated(stream: Any) -> None:  # noqa: ANN401  # any method's stream
+            if path not in self._offer().methods():
+                raise GRPCError(Status.UNIMPLEMENTED)
+            await method(stream)
+
+        return gated
+
+
+def services(
+    workflows: Workflows,
+    *,
+    driver_name: str,
+    version: str,
+    ready: Callable[[], bool],
+    role: Role = Role.ALL,
+    network: NetworkWorkflows | None = None,
+    newer: bool = False,
+) -> list[IServable]:
+    """Make the services of a process.
+
+    Args:
+        workflows: what the services ask.
+        driver_name: the CSI driver name.
+        version: the driver's version.
+        ready: whether the pools are open; Probe asks it.
+        role: which services this process serves besides Identity.
+        network: what pools of scope NETWORK can do more; its presence makes the offer one of that scope.
+        newer: also offer what CSI has had since 1.13.
+    """
+    scope = Scope.NETWORK if network else Scope.LOCAL
+
+    def offer() -> Offer:
+        return Offer(role, scope, newer, workflows.features)
+
+    controller = NetworkController(workflows, network, offer) if network else Controller(workflows, offer)
+    every: tuple[IServable, ...] = (
+        Identity(driver_name, version, offer, ready),
+        controller,
+        Node(workflows, offer),
+        GroupController(),
+        SnapshotMetadata(),
+    )
+    return [Offered(service, offer) for service in every]

@@ -1,0 +1,184 @@
+"""What the conformance tests stand on: a pool that can be restarted, and the bytes of its devices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+import pytest_asyncio
+
+from katacsi.backends.api import CreateRequest, PoolContext, Scope, SizeRange
+from katacsi.errors import KatacsiError
+from katacsi.model import MIB
+from katacsi.testing import blockio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from katacsi.backends.api import Backend, ContentSource, Device, Snapshot, Volume, VolumeId
+
+
+class ConformanceKit:
+    """What an author adapts. The fixture `make_backend` is the only thing that has to be given."""
+
+    #: The entry point's name; empty: the installation is not checked.
+    entry_point: ClassVar[str] = ""
+    #: The size of most volumes in these tests, in bytes; a pool has to have room for `volumes_at_once`.
+    volume_size: ClassVar[int] = 16 * MIB
+    volumes_at_once: ClassVar[int] = 5
+    #: Parameters for all volumes; others that are legal as well, and some that are not. None: not tested.
+    parameters: ClassVar[Mapping[str, str]] = {}
+    other_parameters: ClassVar[Mapping[str, str] | None] = None
+    illegal_parameters: ClassVar[Mapping[str, str] | None] = None
+    #: How much of a deleted volume may stay in use (metadata of the storage), in bytes.
+    lost_capacity: ClassVar[int] = 1 * MIB
+    #: How long the storage may take to count freed bytes, in seconds; XFS, for one, frees them a moment later.
+    patience_s: ClassVar[float] = 5.0
+    #: What `attach` and `publish` are given.
+    secrets: ClassVar[Mapping[str, str]] = {}
+    node_id: ClassVar[str] = "node-1"
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[PoolContext], Backend]:
+        """Give a function that makes the backend, not yet started, on this test's storage."""
+        raise NotImplementedError("override the fixture make_backend; katacsi.testing shows how")
+
+    @pytest_asyncio.fixture
+    async def pool(self, make_backend: Callable[[PoolContext], Backend]) -> AsyncIterator[PoolUnderTest]:
+        """Give a started pool; at the end its volumes are deleted and it is closed."""
+        pool = PoolUnderTest(make_backend, self)
+        await pool.start()
+        try:
+            yield pool
+            await pool.clear()
+        finally:
+            await pool.backend.close()
+
+
+class PoolUnderTest:
+    """A pool, with shorthands for what tests do to it."""
+
+    def __init__(self, make_backend: Callable[[PoolContext], Backend], kit: ConformanceKit) -> None:
+        self._make_backend = make_backend
+        self._kit = kit
+        self.backend = self._make(read_only=False)
+
+    def _make(self, *, read_only: bool) -> Backend:
+        context = PoolContext(
+            pool="pool", driver_name="test.katacsi.io", node_id=self._kit.node_id, read_only=read_only
+        )
+        return self._make_backend(context)
+
+    async def start(self) -> None:
+        """Start the backend."""
+        await self.backend.start()
+
+    async def restart(self) -> None:
+        """Replace the backend by a new one on the same storage, as a new process would."""
+        await self.backend.close()
+        self.backend = self._make(read_only=False)
+        await self.backend.start()
+
+    @contextlib.asynccontextmanager
+    async def view(self) -> AsyncIterator[Backend]:
+        """Give a second backend on the same storage that may only look."""
+        view = self._make(read_only=True)
+        await view.start()
+        try:
+            yield view
+        finally:
+            await view.close()
+
+    def need(self, *features: str) -> None:
+        """Skip the test unless the pool has these features."""
+        for feature in features:
+            if not getattr(self.backend.features, feature):
+                pytest.skip(f"the pool has no such feature: {feature}")
+
+    def request(
+        self,
+        name: str,
+        *,
+        required: int | None = None,
+        limit: int = 0,
+        source: ContentSource | None = None,
+        parameters: Mapping[str, str] | None = None,
+    ) -> CreateRequest:
+        """Give a request for a volume."""
+        return CreateRequest(
+            csi_name=name,
+            size=SizeRange(self._kit.volume_size if required is None else required, limit),
+            parameters=self._kit.parameters if parameters is None else parameters,
+            attributes={"direct": "auto"},
+            source=source,
+        )
+
+    async def create(
+        self, name: str, *, required: int | None = None, source: ContentSource | None = None
+    ) -> Volume:
+        """Create a volume."""
+        return await self.backend.create(self.request(name, required=required, source=source))
+
+    async def existing(self, volume_id: VolumeId) -> Volume:
+        """Look up a volume that has to exist."""
+        volume = await self.backend.get(volume_id)
+        assert volume is not None, f"{volume_id} is gone"
+        return volume
+
+    async def attach(self, volume_id: VolumeId) -> Device:
+        """Attach a volume to this node, published first where that is needed."""
+        context: Mapping[str, str] = {}
+        if self.backend.scope is Scope.NETWORK:
+            context = await self.backend.publish(volume_id, self._kit.node_id, read_only=False)
+        return await self.backend.attach(volume_id, context, self._kit.secrets)
+
+    async def detach(self, volume_id: VolumeId) -> None:
+        """Detach a volume from this node, and fence it off where that is needed."""
+        await self.backend.detach(volume_id)
+        if self.backend.scope is Scope.NETWORK:
+            await self.backend.unpublish(volume_id, self._kit.node_id)
+
+    async def delete(self, volume_id: VolumeId) -> None:
+        """Detach and delete a volume."""
+        await self.detach(volume_id)
+        await self.backend.delete(volume_id)
+
+    async def write(self, volume_id: VolumeId, data: bytes, offset: int = 0) -> None:
+        """Write to a volume, attached for that and detached again."""
+        device = await self.attach(volume_id)
+        await asyncio.to_thread(blockio.write, device, data, offset)
+        await self.detach(volume_id)
+
+    async def read(self, volume_id: VolumeId, length: int, offset: int = 0) -> bytes:
+        """Read from a volume, attached for that and detached again."""
+        device = await self.attach(volume_id)
+        data = await asyncio.to_thread(blockio.read, device, length, offset)
+        await self.detach(volume_id)
+        return data
+
+    async def first_data(self, volume_id: VolumeId) -> int | None:
+        """Say where a volume first reads as other than zero; None: nowhere."""
+        device = await self.attach(volume_id)
+        found = await asyncio.to_thread(blockio.first_data, device)
+        await self.detach(volume_id)
+        return found
+
+    async def clear(self) -> None:
+        """Delete every volume and snapshot; copies first, where a source cannot go before them."""
+        for _ in range(3):
+            volumes = (await self.backend.list("", 0)).items
+            snapshots: tuple[Snapshot, ...] = ()
+            if self.backend.features.snapshots:
+                snapshots = (await self.backend.list_snapshots("", 0)).items
+            if not volumes and not snapshots:
+                return
+            for volume in sorted(volumes, key=lambda volume: volume.created_at, reverse=True):
+                with contextlib.suppress(KatacsiError):
+                    await self.delete(volume.id)
+            for snapshot in snapshots:
+                with contextlib.suppress(KatacsiError):
+                    await self.backend.delete_snapshot(snapshot.id)
+        left = (await self.backend.list("", 0)).items
+        assert not left, f"cannot be deleted after the test: {[str(volume.id) for volume in left]}"

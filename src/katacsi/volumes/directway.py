@@ -1,0 +1,104 @@
+"""Publishing to a Kata guest: a read-only guard at the target, and the record that names the device.
+
+The guard is what kubelet sees as the mount, and our proof of ownership; if Kata ever misses the record, the
+pod meets a read-only filesystem instead of writing to the node's disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from katacsi.directvolume import guard, names
+from katacsi.directvolume.record import DirectVolumeRecord, clean_options
+from katacsi.errors import Precondition, VolumeInUse
+from katacsi.host import block, mount
+from katacsi.host.offloop import off_loop
+from katacsi.volumes import capabilities, parameters
+from katacsi.volumes.formatting import set_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from katacsi.directvolume.writer import DirectVolumeWriter
+    from katacsi.volumes.growing import Growing
+    from katacsi.volumes.publish_state import Published, PublishState
+    from katacsi.volumes.undo import Undo
+    from katacsi.volumes.ways import Job
+
+
+class DirectWay:
+    """The device goes to the guest, which mounts it itself."""
+
+    def __init__(self, state: PublishState, writer: DirectVolumeWriter, growing: Growing) -> None:
+        self._state = state
+        self._writer = writer
+        self._growing = growing
+
+    def check(self, job: Job) -> None:
+        """Refuse a second target, a path Kata could not look up, and what the guest could not mount."""
+        names.target_entry_name(job.published.path)
+        if job.published.fs_type not in capabilities.DIRECT_FILESYSTEMS:
+            raise Precondition(
+                f"volume {job.volume.id}: holds {job.published.fs_type}, which Kata's guest kernel lacks; "
+                "a direct volume "
+                f"takes {' or '.join(capabilities.DIRECT_FILESYSTEMS)}"
+            )
+        for other in self._state.targets_of(str(job.volume.id)):
+            if other.path != job.published.path:
+                raise VolumeInUse(
+                    f"volume {job.volume.id}: is published at {other.path}, and one device serves one "
+                    "guest; unpublish it "
+                    "there first, or use ReadWriteOncePod"
+                )
+
+    async def ensure(self, job: Job, undo: Undo) -> None:
+        """Take the device off the host, mark it as the guest's, set the guard, write the record."""
+        record = record_of(job.published, job.attributes)
+        if (
+            await guard.guard_of(job.published.path) == job.published.volume_id
+            and await self._writer.read(job.published.path) == record
+        ):
+            return
+        await off_loop(_take_off_host, job)
+        volume = job.volume
+        if volume.facts.pending_size:
+            volume = await self._growing.tolerant(job.backend, volume, job.device)
+        if not job.published.read_only:
+            await set_facts(job.backend, volume, volume.facts.with_(guest_written=True))
+        undo.add(f"guard at {job.target}", lambda: self._withdraw(job))
+        await guard.ensure_guard(job.published.path, job.published.volume_id)
+        undo.add(f"record of {job.target}", lambda: self._writer.remove(job.published.path))
+        await self._writer.add(job.published.path, record)
+
+    async def _withdraw(self, job: Job) -> None:
+        await guard.remove_guard(job.published.path)
+        await off_loop(mount.remove_target, job.target)
+
+
+def record_of(published: Published, attributes: Mapping[str, str]) -> DirectVolumeRecord:
+    """Give the record of a direct publish; nothing but these facts ever reaches it."""
+    group = int(published.mount_group) if published.mount_group and not published.read_only else None
+    return DirectVolumeRecord(
+        device=published.device,
+        fs_type=published.fs_type,
+        options=clean_options(published.mount_flags, read_only=published.read_only),
+        fs_group=group,
+        fs_group_change_policy=parameters.fs_group_change_policy(attributes) if group else "",
+    )
+
+
+def _take_off_host(job: Job) -> None:
+    """Unmount a staging mount that no target uses any more, and set the device's read-only flag."""
+    number = block.device_number(job.device.path)
+    for entry in mount.at(job.staging):
+        if entry.device != number:
+            raise VolumeInUse(
+                f"staging_target_path {job.staging}: {entry.source} is mounted there, not volume "
+                f"{job.volume.id}"
+            )
+    mount.unmount(job.staging)
+    if left := mount.of_device(number):
+        raise VolumeInUse(
+            f"volume {job.volume.id}: is mounted on this host at {left[0].target}; a guest cannot have it too"
+        )
+    block.set_read_only(job.device.path, job.published.read_only)

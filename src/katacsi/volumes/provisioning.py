@@ -1,0 +1,214 @@
+"""Creating, finding, listing and deleting volumes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from katacsi.backends.api import Capacity, CreateRequest, Scope
+from katacsi.errors import AlreadyExists, InvalidRequest, OutOfSpace, Precondition, VolumeInUse
+from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_name
+from katacsi.volumes import capabilities, listing, parameters
+from katacsi.volumes.copies import content_source
+from katacsi.volumes.finding import find_volume
+from katacsi.volumes.locks import snapshot_lock, volume_lock
+from katacsi.volumes.requests import SourceKind, Validation, VolumePage, VolumeView
+
+if TYPE_CHECKING:
+    from katacsi.backends.api import Backend, Volume
+    from katacsi.volumes.context import Context
+    from katacsi.volumes.copies import Copies
+    from katacsi.volumes.pools import Pool
+    from katacsi.volumes.requests import CreateVolume, GetCapacity, SourceRef, ValidateCapabilities
+
+log = structlog.get_logger(__name__)
+
+
+class Provisioning:
+    """The controller's side of volumes."""
+
+    def __init__(self, context: Context, copies: Copies) -> None:
+        self._context = context
+        self._copies = copies
+
+    async def create(self, request: CreateVolume) -> VolumeView:
+        """Create the volume, or give the one that an earlier call with the same name and wishes made.
+
+        Raises:
+            InvalidRequest, SizeOutOfRange: the wishes cannot be met by any volume.
+            AlreadyExists: the name is taken by a volume with other wishes.
+            OutOfSpace: no room here, or this is not a node where the volume may be.
+        """
+        chosen = parameters.parse(request.parameters)
+        for capability in request.capabilities:
+            capabilities.check(capability, chosen.asked)
+        pool = self._context.pools.choose(chosen.pool)
+        pool.check_parameters(chosen.backend_name, chosen.backend)
+        fs_type = capabilities.filesystem_of(request.capabilities, self._context.settings.default_filesystem)
+        capabilities.check_mkfs_options(fs_type, chosen.mkfs_options)
+        self._check_reachable(request)
+        size = self._size(request.size, fs_type)
+        with self._context.locks.hold(
+            volume_lock(storage_name(request.name)), *_source_locks(request.source)
+        ):
+            await self._check_name_free_elsewhere(request.name, pool)
+            backend = await pool.open()
+            wanted = CreateRequest(request.name, size, chosen.backend, chosen.attributes(fs_type))
+            if request.source is None:
+                volume = await backend.create(wanted)
+            else:
+                volume = await self._create_copy(backend, wanted, request.source, pool.name)
+        log.info("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
+        return self._view(volume)
+
+    async def _create_copy(
+        self, backend: Backend, wanted: CreateRequest, ref: SourceRef, pool_name: str
+    ) -> Volume:
+        existing = await backend.find(wanted.csi_name)
+        if existing is not None and existing.source is not None and str(existing.source.id) == ref.id:
+            # A retry: the source may be gone or in use by now, and does not matter any more.
+            return await backend.create(replace(wanted, source=existing.source))
+        source = await self._copies.source_of(ref, backend, pool_name)
+        self._copies.check_copy(source, wanted.size, wanted.attributes.get(parameters.FILESYSTEM, ""))
+        return await self._copies.copy(backend, replace(wanted, source=content_source(source)), source)
+
+    async def delete(self, volume_id: str) -> None:
+        """Free the volume and its bytes; absent is success.
+
+        Raises:
+            VolumeInUse: it is staged or published here.
+            Precondition: it lives in a pool that this node does not have.
+        """
+        try:
+            parsed = VolumeId.parse(volume_id)
+        except MalformedId:
+            return
+        with self._context.locks.hold(volume_lock(parsed.name)):
+            backend = await self._context.pools.holding(parsed)
+            self._check_unused(volume_id)
+            await backend.delete(parsed)
+        log.info("volume deleted", volume=volume_id)
+
+    async def get(self, volume_id: str) -> VolumeView:
+        """Give one volume with its present condition.
+
+        Raises:
+            NotFound: it is proven absent.
+        """
+        backend, volume = await find_volume(self._context.pools, volume_id)
+        view = self._view(volume)
+        return VolumeView(view.volume, view.context, view.topology, await backend.condition(volume.id))
+
+    async def validate(self, request: ValidateCapabilities) -> Validation:
+        """Say whether a volume can be used in all these ways.
+
+        Raises:
+            NotFound: it is proven absent.
+        """
+        _, volume = await find_volume(self._context.pools, request.volume_id)
+        attributes = parameters.effective(volume.attributes, request.volume_context)
+        try:
+            asked = parameters.asked_for(attributes)
+            if request.parameters:
+                parameters.parse(request.parameters)
+            for capability in request.capabilities:
+                capabilities.check(capability, asked)
+                capabilities.check_kind(volume, capability)
+                if capability.fs_type and volume.facts.fs_type not in ("", capability.fs_type):
+                    return Validation(confirmed=False, message=f"the volume holds {volume.facts.fs_type}")
+        except (InvalidRequest, Precondition) as refused:
+            return Validation(confirmed=False, message=refused.message)
+        return Validation(confirmed=True)
+
+    async def list(self, token: str, max_entries: int) -> VolumePage:
+        """Give part of the list of all volumes of all pools.
+
+        Raises:
+            InvalidPageToken: not a token of a former page.
+        """
+        volumes, following = await listing.page(
+            self._context.pools,
+            token,
+            max_entries,
+            lambda backend, cursor, limit: backend.list(cursor, limit),
+        )
+        return VolumePage(tuple(self._view(volume) for volume in volumes), following)
+
+    async def capacity(self, request: GetCapacity) -> Capacity:
+        """Say how much room there is for volumes of a StorageClass; none where they cannot be.
+
+        Raises:
+            InvalidRequest: parameters that CreateVolume would refuse.
+        """
+        chosen = parameters.parse(request.parameters)
+        for capability in request.capabilities:
+            capabilities.check(capability, chosen.asked)
+        pool = self._context.pools.choose(chosen.pool)
+        pool.check_parameters(chosen.backend_name, chosen.backend)
+        if request.topology is not None and not self._is_here(request.topology.segments):
+            return Capacity(0, 0)
+        backend = await pool.open()
+        return await backend.capacity(chosen.backend)
+
+    # -- what a request has to be true of --------------------------------------------------------------
+
+    def _size(self, wished: SizeRange, fs_type: str) -> SizeRange:
+        if wished.required:
+            capabilities.check_size(fs_type, wished.required)
+            return wished
+        default = max(self._context.settings.default_volume_size, capabilities.least_size(fs_type))
+        if wished.limit and wished.limit < default:
+            capabilities.check_size(fs_type, wished.limit)
+            default = wished.limit
+        return SizeRange(default, wished.limit)
+
+    def _check_reachable(self, request: CreateVolume) -> None:
+        if not request.requisite or self._context.pools.scope is Scope.NETWORK:
+            return
+        if not any(self._is_here(topology.segments) for topology in request.requisite):
+            raise OutOfSpace(
+                f"volume {request.name!r}: has to be on another node than {self._context.node_id}; the "
+                "provisioner "
+                "there makes it"
+            )
+
+    def _is_here(self, segments: object) -> bool:
+        return isinstance(segments, dict) and all(
+            self._context.topology.segments.get(key) == value for key, value in segments.items()
+        )
+
+    async def _check_name_free_elsewhere(self, name: str, pool: Pool) -> None:
+        found = await self._context.pools.elsewhere(name, pool)
+        if found is not None:
+            raise AlreadyExists(
+                f"volume {name!r}: exists in pool {found.id.pool}, and pool {pool.name} was asked for"
+            )
+
+    def _check_unused(self, volume_id: str) -> None:
+        used = [item.path for item in self._context.state.targets_of(volume_id)]
+        used += [item.path for item in self._context.state.stagings_of(volume_id)]
+        if used:
+            raise VolumeInUse(f"volume {volume_id}: is in use at {used[0]}; unpublish and unstage it first")
+
+    def _view(self, volume: Volume) -> VolumeView:
+        local = self._context.pools.scope is Scope.LOCAL
+        return VolumeView(
+            volume=volume,
+            context=parameters.volume_context(volume.attributes),
+            topology=(self._context.topology,) if local else (),
+            condition=volume.condition,
+        )
+
+
+def _source_locks(source: SourceRef | None) -> list[str]:
+    """Hold the source too: it must not be deleted, grown or published while its bytes are copied."""
+    if source is None:
+        return []
+    try:
+        if source.kind is SourceKind.SNAPSHOT:
+            return [snapshot_lock(SnapshotId.parse(source.id).name)]
+        return [volume_lock(VolumeId.parse(source.id).name)]
+    except MalformedId:
+        return []

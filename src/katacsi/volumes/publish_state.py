@@ -1,0 +1,190 @@
+"""What was staged and published since boot: one small file a path, kept where a reboot removes it.
+
+Mounts and Kata's records go at a reboot, and so do these facts: the folder is on tmpfs. They say what was
+asked for, so that a retry can be told from another request; what the kernel shows wins over them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from katacsi.errors import CorruptRecord, HostError
+from katacsi.host import files
+from katacsi.host.offloop import off_loop
+from katacsi.volumes.mode import Mode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = structlog.get_logger(__name__)
+
+_SCHEMA = 1
+#: base64 of more bytes does not fit into a file name (NAME_MAX 255).
+_LONGEST_PLAIN = 180
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A NodeStage that was begun: what for, and with which device."""
+
+    path: str
+    volume_id: str
+    access_type: str
+    access_mode: str
+    fs_type: str
+    mount_flags: tuple[str, ...]
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A NodePublish that was begun, and how the volume goes to its pod."""
+
+    path: str
+    volume_id: str
+    mode: str
+    access_type: str
+    access_mode: str
+    fs_type: str
+    mount_flags: tuple[str, ...]
+    read_only: bool
+    mount_group: str
+    device: str
+
+    @property
+    def way(self) -> Mode:
+        """The mode as a value of its type."""
+        return Mode(self.mode)
+
+
+class PublishState:
+    """The facts of one node, in memory and in files; a file is written before the index knows it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._published_in = directory / "published"
+        self._staged_in = directory / "staged"
+        self._published: dict[str, Published] = {}
+        self._staged: dict[str, Staged] = {}
+        self._targets: defaultdict[str, set[str]] = defaultdict(set)
+        self._stagings: defaultdict[str, set[str]] = defaultdict(set)
+
+    async def load(self) -> None:
+        """Read the facts of this boot. One that cannot be read is reported and left alone."""
+        for directory, kind in ((self._published_in, Published), (self._staged_in, Staged)):
+            for item in await off_loop(_read_all, directory, kind):
+                self._index(item)
+
+    def staged(self, path: str) -> Staged | None:
+        """What a staging path was staged for."""
+        return self._staged.get(path)
+
+    def published(self, target: str) -> Published | None:
+        """What a target was published for."""
+        return self._published.get(target)
+
+    def stagings_of(self, volume_id: str) -> list[Staged]:
+        """Where a volume is staged."""
+        return [self._staged[path] for path in sorted(self._stagings.get(volume_id, ()))]
+
+    def targets_of(self, volume_id: str) -> list[Published]:
+        """Where a volume is published."""
+        return [self._published[path] for path in sorted(self._targets.get(volume_id, ()))]
+
+    def all_published(self) -> list[Published]:
+        """Every published target."""
+        return list(self._published.values())
+
+    def all_staged(self) -> list[Staged]:
+        """Every staging path."""
+        return list(self._staged.values())
+
+    async def add(self, item: Staged | Published) -> None:
+        """Remember a staging or a publish; the same again changes nothing."""
+        if self._known(item):
+            return
+        data = json.dumps({"schema": _SCHEMA, **asdict(item)}, separators=(",", ":")).encode()
+        await off_loop(_write, self._file(item), data)
+        self._index(item)
+
+    async def remove(self, item: Staged | Published) -> None:
+        """Forget a staging or a publish."""
+        await off_loop(files.ensure_absent, self._file(item))
+        if isinstance(item, Published):
+            self._published.pop(item.path, None)
+            _discard(self._targets, item)
+        else:
+            self._staged.pop(item.path, None)
+            _discard(self._stagings, item)
+
+    def _known(self, item: Staged | Published) -> bool:
+        here = self._published.get(item.path) if isinstance(item, Published) else self._staged.get(item.path)
+        return here == item
+
+    def _index(self, item: Staged | Published) -> None:
+        if isinstance(item, Published):
+            self._published[item.path] = item
+            self._targets[item.volume_id].add(item.path)
+        else:
+            self._staged[item.path] = item
+            self._stagings[item.volume_id].add(item.path)
+
+    def _file(self, item: Staged | Published) -> Path:
+        return (self._published_in if isinstance(item, Published) else self._staged_in) / file_name(item.path)
+
+
+def file_name(path: str) -> str:
+    """Give the file name of a path's facts: base64url of it, or a hash where that would be too long."""
+    raw = path.encode()
+    if len(raw) <= _LONGEST_PLAIN:
+        return base64.urlsafe_b64encode(raw).decode() + ".json"
+    return "h-" + hashlib.sha256(raw).hexdigest() + ".json"
+
+
+def _discard(index: dict[str, set[str]], item: Staged | Published) -> None:
+    paths = index.get(item.volume_id)
+    if paths is not None:
+        paths.discard(item.path)
+        if not paths:
+            del index[item.volume_id]
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        files.write_atomically(file, data, durable=False)
+    except HostError:
+        # The folder goes with a reboot; making it only when a write fails spares a look at every publish.
+        files.ensure_directory(file.parent)
+        files.write_atomically(file, data, durable=False)
+
+
+def _read_all(directory: Path, kind: type[Staged | Published]) -> list[Staged | Published]:
+    files.ensure_directory(directory)
+    found: list[Staged | Published] = []
+    for name in files.list_directory(directory):
+        if not name.endswith(".json"):
+            continue
+        try:
+            found.append(_parse(directory / name, kind))
+        except (CorruptRecord, HostError) as error:
+            log.error("a fact of this boot cannot be read", file=str(directory / name), error=error.message)
+    return found
+
+
+def _parse(file: Path, kind: type[Staged | Published]) -> Staged | Published:
+    try:
+        raw = json.loads(files.read(file) or b"")
+        if raw.pop("schema") != _SCHEMA:
+            raise CorruptRecord(f"{file}: written by another version of katacsi")
+        raw["mount_flags"] = tuple(raw["mount_flags"])
+        return kind(**raw)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptRecord(
+            f"{file}: not a fact that katacsi wrote ({error}); remove it if nothing is mounted"
+        ) from error

@@ -1,0 +1,173 @@
+"""NodePublish and NodeUnpublish: which way a volume goes to its pod, once, and back from the path alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from katacsi.directvolume import guard
+from katacsi.errors import AlreadyExists, InvalidRequest, Precondition, VolumeInUse
+from katacsi.host import mount
+from katacsi.host.offloop import off_loop
+from katacsi.model import AccessMode, MalformedId, VolumeId
+from katacsi.volumes import capabilities, parameters, paths
+from katacsi.volumes.finding import find_volume
+from katacsi.volumes.locks import volume_lock
+from katacsi.volumes.mode import Asked, Mode, PodRuntime, decide
+from katacsi.volumes.pools import parse_id
+from katacsi.volumes.publish_state import Published
+from katacsi.volumes.undo import Undo
+from katacsi.volumes.ways import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from katacsi.volumes.context import Context
+    from katacsi.volumes.publish_state import Staged
+    from katacsi.volumes.requests import Publish
+    from katacsi.volumes.ways import Way
+
+log = structlog.get_logger(__name__)
+
+
+class Publishing:
+    """The node's side of handing a volume to a pod."""
+
+    def __init__(self, context: Context, ways: Mapping[Mode, Way]) -> None:
+        self._context = context
+        self._ways = ways
+
+    async def publish(self, request: Publish) -> None:
+        """Bring the volume to the target; a repeated call finds it there.
+
+        Raises:
+            NotFound: the volume is proven absent.
+            Precondition: not staged, in use in a way that rules this out, or not possible for this pod.
+            AlreadyExists: the target was published otherwise.
+            Unavailable: the pod's runtime matters and cannot be read now.
+        """
+        parsed = parse_id(VolumeId, request.volume_id)
+        paths.check("target_path", request.target_path)
+        paths.check("staging_target_path", request.staging_path)
+        with self._context.locks.hold(volume_lock(parsed.name)):
+            backend, volume = await find_volume(self._context.pools, request.volume_id)
+            attributes = parameters.effective(volume.attributes, request.volume_context)
+            asked = parameters.asked_for(attributes)
+            capabilities.check(request.capability, asked)
+            staged = self._staged(request)
+            former = self._context.state.published(request.target_path)
+            wanted = _wanted(request, staged)
+            if former is not None and replace(former, mode="", device="") != wanted:
+                raise AlreadyExists(
+                    f"target_path {request.target_path}: volume {former.volume_id} is published there "
+                    "otherwise "
+                    f"({former.access_type} {former.fs_type} {former.access_mode}"
+                    f"{' read-only' if former.read_only else ''}); unpublish it first"
+                )
+            mode = former.way if former else await self._mode(request, asked)
+            device = await backend.attach(volume.id, request.publish_context, request.secrets)
+            published = replace(wanted, mode=mode.value, device=str(device.path))
+            job = Job(backend, volume, device, published, Path(request.staging_path), attributes)
+            self._check_neighbours(published)
+            way = self._ways[mode]
+            way.check(job)
+            async with Undo() as undo:
+                if former is None:
+                    undo.add("publish fact", lambda: self._context.state.remove(published))
+                await self._context.state.add(published)
+                await way.ensure(job, undo if former is None else Undo())
+        log.info("volume published", mode=mode.value, device=published.device, target=request.target_path)
+
+    async def unpublish(self, volume_id: str, target_path: str) -> None:
+        """Take the volume away from the target; absent is success. Data is never touched.
+
+        Works from the path alone: the record goes first, so that no container can start with it, then the
+        guard or bind, then the target that publish made, and the fact last, so that a crash is continued.
+
+        Raises:
+            VolumeInUse: the mount is busy.
+            Precondition: the target was published for another volume.
+        """
+        paths.check("target_path", target_path)
+        with self._context.locks.hold(_lock_name(volume_id)):
+            known = self._context.state.published(target_path)
+            if known is not None and known.volume_id != volume_id:
+                raise Precondition(
+                    f"target_path {target_path}: is published for volume {known.volume_id}, not {volume_id}"
+                )
+            is_direct = known.way is Mode.DIRECT if known else await guard.guard_of(target_path) is not None
+            if is_direct:
+                await self._context.writer.remove(target_path)
+            await off_loop(_clear_target, Path(target_path))
+            if known is not None:
+                await self._context.state.remove(known)
+        log.info("volume unpublished", target=target_path)
+
+    def _staged(self, request: Publish) -> Staged:
+        staged = self._context.state.staged(request.staging_path)
+        if staged is None or staged.volume_id != request.volume_id:
+            raise Precondition(
+                f"volume {request.volume_id}: is not staged at {request.staging_path}; call "
+                "NodeStageVolume first"
+            )
+        if staged.access_type != request.capability.access_type.value:
+            raise InvalidRequest("volume_capability", f"the volume is staged for {staged.access_type} access")
+        if request.capability.fs_type not in ("", staged.fs_type):
+            raise InvalidRequest(
+                "volume_capability.mount.fs_type", f"the volume is staged with {staged.fs_type}"
+            )
+        return staged
+
+    async def _mode(self, request: Publish, asked: Asked) -> Mode:
+        runtime = PodRuntime.NO_CLUSTER
+        if asked is not Asked.HOST:
+            runtime = await self._context.cluster.pod_runtime(request.volume_context)
+        return decide(request.capability.access_type, asked, runtime, volume=f"volume {request.volume_id}")
+
+    def _check_neighbours(self, wanted: Published) -> None:
+        """One device cannot serve a guest and the host at once, nor two pods where one was promised."""
+        for other in self._context.state.targets_of(wanted.volume_id):
+            if other.path == wanted.path:
+                continue
+            if Mode.DIRECT in (other.way, wanted.way):
+                raise VolumeInUse(
+                    f"volume {wanted.volume_id}: is published ({other.mode}) at {other.path}, and a direct "
+                    "volume has one "
+                    "target; unpublish it there first, or use ReadWriteOncePod"
+                )
+            if AccessMode.SINGLE_NODE_SINGLE_WRITER.value in (other.access_mode, wanted.access_mode):
+                raise VolumeInUse(
+                    f"volume {wanted.volume_id}: is published at {other.path}, and its access mode "
+                    "SINGLE_NODE_SINGLE_WRITER allows one target"
+                )
+
+
+def _wanted(request: Publish, staged: Staged) -> Published:
+    capability = request.capability
+    return Published(
+        path=request.target_path,
+        volume_id=request.volume_id,
+        mode="",
+        access_type=capability.access_type.value,
+        access_mode=capability.access_mode.value,
+        fs_type=staged.fs_type,
+        mount_flags=capability.mount_flags,
+        read_only=request.read_only or capability.access_mode.read_only,
+        mount_group=capability.mount_group,
+        device="",
+    )
+
+
+def _lock_name(volume_id: str) -> str:
+    try:
+        return volume_lock(VolumeId.parse(volume_id).name)
+    except MalformedId:
+        return volume_lock(volume_id)
+
+
+def _clear_target(target: Path) -> None:
+    mount.unmount(target)
+    mount.remove_target(target)

@@ -1,0 +1,58 @@
+"""What a start finds left over from before: pods that went while nobody listened, freezes that a crash kept.
+
+Only what a fact of this boot names is ours; other people's records in the shared root are not even read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from katacsi.errors import KatacsiError
+from katacsi.host import mount
+from katacsi.host.offloop import off_loop
+from katacsi.volumes.mode import Mode
+
+if TYPE_CHECKING:
+    from katacsi.volumes.context import Context
+    from katacsi.volumes.publish_state import Published
+    from katacsi.volumes.publishing import Publishing
+
+log = structlog.get_logger(__name__)
+
+
+async def reconcile(context: Context, publishing: Publishing) -> None:
+    """Thaw what a crash left frozen; take back direct publishes whose pod is gone.
+
+    A publish that is half done is left for its retry, and one with a live sandbox for its unpublish.
+    """
+    for staged in context.state.all_staged():
+        await _thaw(Path(staged.path))
+    for published in context.state.all_published():
+        if published.way is Mode.DIRECT and await _abandoned(context, published):
+            await _take_back(publishing, published)
+
+
+async def _thaw(path: Path) -> None:
+    try:
+        if await off_loop(mount.at, path):
+            await off_loop(mount.thaw, path)
+    except KatacsiError as error:
+        log.warning("could not be thawed", path=str(path), error=error.message)
+
+
+async def _abandoned(context: Context, published: Published) -> bool:
+    """Whether the pod's directory is gone and no sandbox lives: nobody will ever unpublish this."""
+    if await off_loop(Path(published.path).parent.exists):
+        return False
+    return not await context.writer.live(published.path)
+
+
+async def _take_back(publishing: Publishing, published: Published) -> None:
+    try:
+        await publishing.unpublish(published.volume_id, published.path)
+        log.info("record of a vanished pod removed", target=published.path, volume=published.volume_id)
+    except KatacsiError as error:
+        log.warning("record of a vanished pod stays", target=published.path, error=error.message)

@@ -1,0 +1,82 @@
+"""All workflows of one process, put together; this is what the door is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from katacsi.aio import Shielded
+from katacsi.volumes.blockway import BlockWay
+from katacsi.volumes.copies import Copies
+from katacsi.volumes.directway import DirectWay
+from katacsi.volumes.expansion import Expansion
+from katacsi.volumes.formatting import Formatter
+from katacsi.volumes.growing import Growing
+from katacsi.volumes.hostway import HostWay
+from katacsi.volumes.mode import Mode
+from katacsi.volumes.node import NodeIdentity
+from katacsi.volumes.provisioning import Provisioning
+from katacsi.volumes.publishing import Publishing
+from katacsi.volumes.reconcile import reconcile
+from katacsi.volumes.snapshots import Snapshots
+from katacsi.volumes.staging import Staging
+from katacsi.volumes.usage import UsageReader
+
+if TYPE_CHECKING:
+    from katacsi.backends.api import Features
+    from katacsi.volumes.context import Context
+    from katacsi.volumes.ways import Way
+
+
+@dataclass(frozen=True, slots=True)
+class Workflows:
+    """One object for each group of calls, and the changes that are under way."""
+
+    context: Context
+    provisioning: Provisioning
+    snapshots: Snapshots
+    staging: Staging
+    publishing: Publishing
+    expansion: Expansion
+    usage: UsageReader
+    node: NodeIdentity
+    shielded: Shielded
+
+    @classmethod
+    def of(cls, context: Context) -> Workflows:
+        """Put the workflows together."""
+        copies = Copies(context)
+        formatter = Formatter(context.settings, context.metrics)
+        growing = Growing(context.settings)
+        ways: dict[Mode, Way] = {
+            Mode.BLOCK: BlockWay(context.state),
+            Mode.DIRECT: DirectWay(context.state, context.writer, growing),
+            Mode.HOST: HostWay(formatter, growing),
+        }
+        return cls(
+            context=context,
+            provisioning=Provisioning(context, copies),
+            snapshots=Snapshots(context, copies),
+            staging=Staging(context, formatter, growing),
+            publishing=Publishing(context, ways),
+            expansion=Expansion(context, formatter, growing, ways[Mode.DIRECT]),
+            usage=UsageReader(context),
+            node=NodeIdentity(context),
+            shielded=Shielded(),
+        )
+
+    @property
+    def features(self) -> Features:
+        """What the release's pools can do together."""
+        return self.context.pools.features
+
+    async def start(self) -> None:
+        """Open the pools, read this boot's facts, and clear up what no call will come back for."""
+        await self.context.pools.start()
+        await self.context.state.load()
+        await reconcile(self.context, self.publishing)
+
+    async def close(self) -> None:
+        """Let go of the pools; volumes stay as they are."""
+        await self.shielded.drained()
+        await self.context.pools.close()

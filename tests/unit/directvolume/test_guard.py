@@ -1,0 +1,80 @@
+"""What the guard asks of the kernel where this machine cannot show it: a host with SELinux."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from katacsi.directvolume import guard
+from katacsi.errors import HostError
+
+
+class Mounts:
+    """Stands in for `host.mount`: remembers what was mounted, shows a table of the test's."""
+
+    def __init__(self, *table):
+        self.here = []
+        self._table = list(table)
+
+    def at(self, _path):
+        return self.here
+
+    def table(self):
+        return self._table
+
+    def ensure_target_directory(self, path):
+        """The folder is there."""
+
+    def mount_tmpfs(self, target, source, options, *, read_only):
+        shown = ("ro",) if read_only else ("rw",)
+        self.here.append(mounted("tmpfs", source, shown, target=target, asked=options))
+
+
+def mounted(fs_type, source="none", options=(), super_options=(), **more):
+    return SimpleNamespace(
+        fs_type=fs_type, source=source, options=options, super_options=super_options, **more
+    )
+
+
+def on_host(monkeypatch, mounts, enforce="/nowhere/enforce"):
+    monkeypatch.setattr(guard, "mount", mounts)
+    monkeypatch.setattr(guard, "_SELINUX_ENFORCE", Path(enforce))
+    return mounts
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [mounted("selinuxfs")],
+        [mounted("xfs", super_options=("rw", "seclabel"))],
+        [mounted("xfs", options=("rw", "seclabel"))],
+    ],
+)
+async def test_selinux_is_seen_in_the_mounts(monkeypatch, table):
+    """Where any mount shows labels the guard has a context, lest the kubelet ask for a relabel."""
+    mounts = on_host(monkeypatch, Mounts(mounted("ext4", options=("rw",)), *table))
+    await guard.ensure_guard("/t", "v")
+    assert "context=" in mounts.here[0].asked
+
+
+async def test_selinux_is_seen_in_sysfs(monkeypatch, tmp_path):
+    """selinuxfs at its usual place is enough."""
+    (tmp_path / "enforce").touch()
+    mounts = on_host(monkeypatch, Mounts(), tmp_path / "enforce")
+    await guard.ensure_guard("/t", "v")
+    assert "context=" in mounts.here[0].asked
+
+
+async def test_without_selinux_there_is_no_context(monkeypatch):
+    """A kernel without SELinux refuses the option."""
+    mounts = on_host(monkeypatch, Mounts(mounted("ext4", options=("rw", "relatime"))))
+    await guard.ensure_guard("/t", "v")
+    assert mounts.here[0].asked == "size=4k,mode=0555"
+
+
+async def test_a_guard_that_became_writable_is_none(monkeypatch):
+    """Success would promise EROFS; a guard somebody remounted is reported instead."""
+    mounts = on_host(monkeypatch, Mounts())
+    mounts.here.append(mounted("tmpfs", "katacsi:v", ("rw",), ("rw",)))
+    with pytest.raises(HostError, match="writable"):
+        await guard.ensure_guard("/t", "v")
