@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from katacsi import logs  # isort: skip -- first: it keeps structlog from importing rich
@@ -21,6 +22,7 @@ from katacsi.backends.api import PoolContext, Scope
 from katacsi.directvolume.shim import Sandboxes
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import SettingsError
+from katacsi.host import command
 from katacsi.metrics import Metrics, serve_metrics
 from katacsi.model import MAX_NAME_BYTES
 from katacsi.rpc.capabilities import Role
@@ -29,6 +31,7 @@ from katacsi.rpc.server import DrainingServer
 from katacsi.rpc.services import services
 from katacsi.settings import check
 from katacsi.volumes.context import Context
+from katacsi.volumes.gauges import refresh
 from katacsi.volumes.pools import Pool, Pools
 from katacsi.volumes.publish_state import PublishState
 from katacsi.volumes.workflows import Workflows
@@ -121,11 +124,14 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         raise SettingsError(f"--node-id {node_id!r}: give the node's name, at most {MAX_NAME_BYTES} bytes")
     stop = _stop_signal()
     metrics = Metrics.create(katacsi.__version__)
+    command.observe(
+        lambda tool, outcome, seconds: metrics.command_seconds.labels(tool, outcome).observe(seconds)
+    )
     workflows = workflows_of(settings, node_id, metrics)
     async with AsyncExitStack() as stack:
-        await _start_metrics(settings, metrics, stack)
         await workflows.start()
         stack.push_async_callback(workflows.close)
+        await _start_metrics(workflows, stack)
         server = DrainingServer(
             services(
                 workflows,
@@ -159,12 +165,16 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-async def _start_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> None:
+async def _start_metrics(workflows: Workflows, stack: AsyncExitStack) -> None:
+    context = workflows.context
+    settings = context.settings
     if settings.metrics.address is None:
         return
     host, _, port = settings.metrics.address.rpartition(":")
     try:
-        page = await serve_metrics(metrics.registry, host.strip("[]"), int(port))
+        page = await serve_metrics(
+            context.metrics.registry, host.strip("[]"), int(port), refresh=partial(refresh, context)
+        )
     except OSError as error:
         raise SettingsError(
             f"metrics.address {settings.metrics.address}: cannot be listened on: {error.strerror}"

@@ -19,7 +19,9 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Refresh = Callable[[], Awaitable[None]]
 
 #: A call that only looks takes milliseconds; one that makes or checks a filesystem takes minutes.
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
@@ -33,15 +35,12 @@ class Metrics:
     rpc_seconds: Histogram  #: method, code
     rpcs_in_flight: Gauge
     command_seconds: Histogram  #: tool, outcome
-    lock_wait_seconds: Histogram
     pending_refusals: Counter  #: method
-    records: Gauge
     formats: Counter  #: filesystem
-    pool_capacity_bytes: Gauge  #: pool
+    published_volumes: Gauge  #: mode
+    pool_usable: Gauge  #: pool
     pool_available_bytes: Gauge  #: pool
-    pool_volumes: Gauge  #: pool
     pending_growths: Gauge
-    orphans: Gauge
 
     @classmethod
     def create(cls, version: str = "") -> Self:
@@ -72,28 +71,26 @@ class Metrics:
                 buckets=_SECONDS,
                 registry=registry,
             ),
-            lock_wait_seconds=Histogram(
-                "katacsi_lock_wait_seconds",
-                "How long work waited for a lock that it shares, such as a pool's.",
-                buckets=_SECONDS,
-                registry=registry,
-            ),
             pending_refusals=Counter(
                 "katacsi_pending_refusals",
                 "CSI calls refused because another one works on the same volume, by method.",
                 ("method",),
                 registry=registry,
             ),
-            records=Gauge(
-                "katacsi_direct_volume_records",
-                "Direct-volume records of this driver on this node.",
-                registry=registry,
-            ),
             formats=Counter(
                 "katacsi_formats", "Filesystems made, by type.", ("filesystem",), registry=registry
             ),
-            pool_capacity_bytes=Gauge(
-                "katacsi_pool_capacity_bytes", "Size of a pool.", ("pool",), registry=registry
+            published_volumes=Gauge(
+                "katacsi_published_volumes",
+                "Volumes published on this node, by mode; direct ones have a record for Kata.",
+                ("mode",),
+                registry=registry,
+            ),
+            pool_usable=Gauge(
+                "katacsi_pool_usable",
+                "1 if a pool's storage can be used, else 0.",
+                ("pool",),
+                registry=registry,
             ),
             pool_available_bytes=Gauge(
                 "katacsi_pool_available_bytes",
@@ -101,15 +98,9 @@ class Metrics:
                 ("pool",),
                 registry=registry,
             ),
-            pool_volumes=Gauge("katacsi_pool_volumes", "Volumes in a pool.", ("pool",), registry=registry),
             pending_growths=Gauge(
                 "katacsi_pending_growths",
                 "Volumes that have grown and whose guest sees it after the pod's next start.",
-                registry=registry,
-            ),
-            orphans=Gauge(
-                "katacsi_orphans",
-                "Records, guards and half-made volumes that no pod and no call accounts for.",
                 registry=registry,
             ),
         )
@@ -135,8 +126,9 @@ class MetricsServer:
     It runs in the event loop, without a thread: that it answers at all says that the loop turns.
     """
 
-    def __init__(self, registry: CollectorRegistry, timeout_s: float) -> None:
+    def __init__(self, registry: CollectorRegistry, timeout_s: float, refresh: Refresh) -> None:
         self._registry = registry
+        self._refresh = refresh
         self._timeout_s = timeout_s
         self._connections: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -192,6 +184,7 @@ class MetricsServer:
             return _response(405)
         match path.partition("?")[0]:
             case "/metrics":
+                await self._refresh()
                 return self._page(_header(lines, "accept"))
             case "/healthz":
                 return _response(200, b"ok\n")
@@ -206,8 +199,12 @@ class MetricsServer:
         return _response(200, encode(self._registry), content_type)
 
 
+async def _nothing() -> None:
+    pass
+
+
 async def serve_metrics(
-    registry: CollectorRegistry, host: str, port: int, *, timeout_s: float = 5.0
+    registry: CollectorRegistry, host: str, port: int, *, timeout_s: float = 5.0, refresh: Refresh = _nothing
 ) -> MetricsServer:
     """Serve a registry's page at an address; the result knows its `port` and has an `async close()`.
 
@@ -216,8 +213,9 @@ async def serve_metrics(
         host: an address of this machine; empty for all.
         port: 0 takes a free one.
         timeout_s: how long one connection may last.
+        refresh: called before each page, to set the gauges of what is true now.
     """
-    server = MetricsServer(registry, timeout_s)
+    server = MetricsServer(registry, timeout_s, refresh)
     await server.start(host, port)
     return server
 

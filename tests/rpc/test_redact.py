@@ -24,7 +24,7 @@ def test_no_message_shows_its_secrets(name):
 
 
 def test_publish_context_shows_keys_only():
-    """What lets a node attach a network volume is not described; addresses in it may still be named in errors."""
+    """What lets a node attach a network volume is not described; errors may still name its addresses."""
     context = {"portal": "10.0.0.1:3260", "factsToken": "t0ps3cret"}
     message = csi.NodeStageVolumeRequest(publish_context=context)
     assert redact.describe(message)["publish_context"] == dict.fromkeys(context, redact.REDACTED)

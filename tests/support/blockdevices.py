@@ -24,7 +24,9 @@ def run(*argv: str | Path) -> str:
 
 def need(*tools: str) -> None:
     """Skip the test when a tool is missing."""
-    if missing := [tool for tool in tools if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]:
+    if missing := [
+        tool for tool in tools if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    ]:
         pytest.skip(f"{', '.join(missing)} not found: run tools/bootstrap.sh tools")
 
 

@@ -186,6 +186,17 @@ def test_masking_reaches_any_depth_and_always_ends(value, key, depth):
     assert "SESAME" not in shown
 
 
+@pytest.mark.timeout(20)
+def test_a_fact_that_contains_itself_is_cut_off(stream):
+    """A cycle does not hang or break the line."""
+    cycle = {"name": "c"}
+    cycle["left"] = cycle["right"] = cycle
+    logs.configure("info", stream=stream)
+    structlog.get_logger("x").info("e", fact=cycle)
+    (line,) = lines(stream)
+    assert line["fact"]["left"]["right"]["name"] == "c"
+
+
 def test_innocent_facts_stay(stream):
     """Masking does not eat what people need."""
     facts = {

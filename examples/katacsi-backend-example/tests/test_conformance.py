@@ -3,9 +3,9 @@
 import subprocess
 
 import pytest
-from katacsi_backend_example import DisksBackend
-
 from katacsi.testing import BackendConformance
+
+from katacsi_backend_example import DisksBackend
 
 
 class TestDisks(BackendConformance):

@@ -207,12 +207,11 @@ def _write(root: Path, target: str, data: bytes) -> None:
 @contextlib.contextmanager
 def _temporary_folder(root: Path, target: str) -> Iterator[Path]:
     folder = root / temporary_entry_name(target)
-    files.remove_tree(folder)  # what a crash left
     files.ensure_directory(folder, _FOLDER_MODE)
     try:
         yield folder
     finally:
-        files.remove_tree(folder)
+        files.remove_tree(folder)  # with what a crash left there before
 
 
 def _remove(root: Path, target: str) -> bool:

@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,8 +22,11 @@ from katacsi.errors import HostError
 from katacsi.host import _child
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
+
+    #: Told the tool, the outcome (`ok` or `failed`) and the seconds of a command.
+    Observer = Callable[[str, str, float], None]
 
 #: All that a tool learns from us: its messages are English, its numbers plain, its tools the system's.
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
@@ -54,6 +58,13 @@ PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
         "xfs_admin": "xfsprogs",
     }
 )
+
+
+def _nobody(tool: str, outcome: str, seconds: float) -> None:
+    """Stand for an observer where nobody counts."""
+
+
+_observer: Observer = _nobody
 
 # Commands may wait for slow disks, so they do not share the threads of the short kernel calls.
 _threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="katacsi-command")
@@ -101,6 +112,12 @@ class Completed:
     stderr: str
 
 
+def observe(observer: Observer) -> None:
+    """Have each command's end told: the tool, `ok` or `failed`, and its seconds. One observer a process."""
+    global _observer  # noqa: PLW0603 -- commands are run from everywhere, and counted in one place
+    _observer = observer
+
+
 async def run(
     argv: Sequence[str | Path],
     *,
@@ -128,7 +145,12 @@ async def run(
     """
     words = [os.fspath(word) for word in argv]
     job = functools.partial(_run, words, timeout_s, stdin, {**ENVIRONMENT, **environment})
-    completed = await asyncio.get_running_loop().run_in_executor(_threads, job)
+    started, outcome = time.monotonic(), "failed"
+    try:
+        completed = await asyncio.get_running_loop().run_in_executor(_threads, job)
+        outcome = "ok" if completed.returncode in ok else "failed"
+    finally:
+        _observer(_name(words), outcome, time.monotonic() - started)
     if completed.returncode not in ok:
         raise CommandError(
             _name(words),

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH102, PTH104, PTH106, PTH112, PTH116, PTH208 -- descriptors and errno decide here; pathlib has neither
 """Directories, names and what a path stands for: made, renamed, listed and removed with care.
 
 What an errno means is decided here: absent is said on ENOENT alone, everything else is an error.
@@ -40,7 +41,6 @@ def ensure_directory(path: Path, mode: int = 0o700) -> None:
         ensure_directory(path, mode)
     except OSError as error:
         raise _linux.failure(f"create directory {path}", error) from error
-
 
 
 def ensure_directory_absent(path: Path) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH104, PTH108, PTH118 -- descriptors, O_ flags and errno decide here; pathlib has none of them
 """Records on disk, each left whole by a crash at any point; and the names of this room's other file work.
 
 Directories are the work of `directories`, disk images of `sizedfiles`, locks of `locks`.
@@ -6,12 +7,10 @@ Directories are the work of `directories`, disk images of `sizedfiles`, locks of
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from katacsi import errors
@@ -71,7 +70,6 @@ TEMPORARY_PREFIX = ".tmp-"
 _READ_BYTES = 1 << 16
 
 
-
 # -- records -------------------------------------------------------------------------------------------
 
 
@@ -125,7 +123,6 @@ def _write_new(path: str, data: bytes, mode: int, *, durable: bool) -> None:
 def _unlink_if_there(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
 
 
 def remove_stale_temporaries(directory: Path, *, older_than_s: float = 600.0) -> int:

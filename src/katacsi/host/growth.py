@@ -124,7 +124,8 @@ def _grow_xfs(descriptor: int, size: int) -> None:
 
 def _grow_btrfs(descriptor: int, size: int) -> None:
     del size  # the kernel measures the device itself
-    fcntl.ioctl(descriptor, _BTRFS_IOC_RESIZE, struct.pack("=q4088s", 0, b"max"))
+    # A bytearray, since fcntl takes no more than 1024 bytes of a constant.
+    fcntl.ioctl(descriptor, _BTRFS_IOC_RESIZE, bytearray(struct.pack("=q4088s", 0, b"max")))
 
 
 _EXT: Final = ("ext4", "ext3", "ext2")

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH116 -- descriptors decide here; pathlib has none
 """Locks that exclude other processes and other threads alike, each standing for a file."""
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from katacsi.host import _linux
 
 if TYPE_CHECKING:
     from pathlib import Path
-
 
 
 def lock_file(path: Path, timeout_s: float) -> int:

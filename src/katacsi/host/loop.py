@@ -1,55 +1,38 @@
-# ruff: noqa: PTH110, PTH116, PTH208 -- ioctls need descriptors, device nodes need mknod; pathlib has neither
+# ruff: noqa: PTH110 -- ioctls need descriptors; pathlib has none
 """Loop devices: one per file, with direct I/O and the sector size that was asked for, and off again, proven.
 
-A device belongs to a file by (st_dev, st_ino), which stays true when the file is renamed or unlinked. No
-state is kept but a hint where to look first. Source: <linux/loop.h>, drivers/block/loop.c.
+Which device has a file is told by `loopdevices`, whose names are here too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
-import stat
-import struct
 import threading
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from katacsi import errors
-from katacsi.host import _linux, sizedfiles
+from katacsi.host import _linux, _loopctl, loopdevices
+from katacsi.host._loopctl import LoopDevice
+from katacsi.host.loopdevices import attached_to, devices, holding
 
-_LOOP_CLR_FD = 0x4C01
-_LOOP_SET_STATUS64 = 0x4C04
-_LOOP_GET_STATUS64 = 0x4C05
-_LOOP_SET_CAPACITY = 0x4C07
-_LOOP_CONFIGURE = 0x4C0A
-_LOOP_CTL_ADD = 0x4C80
-_LOOP_CTL_REMOVE = 0x4C81
-_LOOP_CTL_GET_FREE = 0x4C82
-_BLKROGET = 0x125E
-_BLKSSZGET = 0x1268
-_BLKGETSIZE64 = 0x80081272
+if TYPE_CHECKING:
+    from pathlib import Path
 
-_LO_FLAGS_READ_ONLY = 1
-_LO_FLAGS_AUTOCLEAR = 4
-_LO_FLAGS_DIRECT_IO = 16
-
-_LOOP_MAJOR = 7
-
-#: struct loop_info64 up to lo_flags: device, inode, rdevice, offset, sizelimit, number, 2 x encrypt, flags.
-_INFO = struct.Struct("=QQQQQIIII")
-_INFO_BYTES = 232
-_INFO_FLAGS_AT = 52
-_INFO_NAME_AT = 56
-_INFO_NAME_BYTES = 64
-#: struct loop_config: fd, block_size, loop_info64, 8 reserved u64.
-_CONFIG_BYTES = 304
-_CONFIG_INFO_AT = 8
-
-_CONTROL = "/dev/loop-control"
+__all__ = [
+    "LoopDevice",
+    "attach",
+    "attached_to",
+    "available",
+    "detach",
+    "devices",
+    "ensure_detached",
+    "holding",
+    "set_capacity",
+]
 
 #: Each try that fails means that somebody else got the free device, so this many is a storm.
 _ATTACH_TRIES = 100
@@ -58,212 +41,27 @@ _DETACH_PAUSES_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 #: The lock on a backing file is held for milliseconds, by us alone.
 _LOCK_TIMEOUT_S = 30.0
 
-# Which device a file had when we last looked; each use is checked against the device.
-_hints: dict[tuple[int, int], int] = {}
 # "Which device is free?" has the same answer for all who ask at once; without this lock all but one would
 # lose. Other processes are met by trying again.
 _configuring = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class LoopDevice:
-    """A loop device that has a file.
-
-    Attributes:
-        number: N of /dev/loopN.
-        path: its node.
-        backing: (st_dev, st_ino) of the file, linked or not.
-        size_bytes: the device's size.
-        read_only: writes are refused.
-        direct_io: the page cache of the backing filesystem is bypassed.
-        sector_size: the logical sector size, in bytes.
-        autoclear: the device loses its file when the last holder closes it.
-        offset: where in the file the device begins; nothing but 0 is of katacsi's making.
-        size_limit: at most this many bytes of the file, 0 for all.
-        backing_device: (major, minor) of the block device that stands in for a file, else (0, 0).
-    """
-
-    number: int
-    path: Path
-    backing: tuple[int, int]
-    size_bytes: int
-    read_only: bool
-    direct_io: bool
-    sector_size: int
-    autoclear: bool
-    offset: int = 0
-    size_limit: int = 0
-    backing_device: tuple[int, int] = (0, 0)
-
-
 def available() -> str | None:
     """Say why loop devices do not work here, or None where they do."""
     try:
-        control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        control = os.open(_loopctl.CONTROL, os.O_RDWR | os.O_CLOEXEC)
         try:
-            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+            number = _loopctl.free(control)
         finally:
             os.close(control)
-        os.close(_open(number, os.O_RDWR))
+        os.close(_loopctl.opened(number, os.O_RDWR))
     except FileNotFoundError:
-        return f"{_CONTROL} is missing: run `modprobe loop`, and give a container the host's /dev"
+        return f"{_loopctl.CONTROL} is missing: run `modprobe loop`, and give a container the host's /dev"
     except PermissionError:
-        return f"{_CONTROL} may not be used: run as root, a container as privileged"
+        return f"{_loopctl.CONTROL} may not be used: run as root, a container as privileged"
     except OSError as error:
-        return f"{_CONTROL}: {error.strerror}"
+        return f"{_loopctl.CONTROL}: {error.strerror}"
     return None
-
-
-# -- which device has a file ---------------------------------------------------------------------------
-
-
-def attached_to(file: Path) -> LoopDevice | None:
-    """Give the device that has this file; None is proof that no loop device has it.
-
-    Of several (somebody called losetup twice) it is the lowest. The cost does not grow with the number of
-    loop devices on the host, unless somebody else has the file open.
-
-    Raises:
-        HostError: the file is absent, or a device cannot be asked.
-    """
-    fd = _open_backing(file, os.O_RDONLY | os.O_NONBLOCK)
-    if fd is None:  # somebody else holds a lease on it: search
-        status = os.stat(file, follow_symlinks=False)
-        return holding((status.st_dev, status.st_ino))
-    try:
-        return _attached_to(fd)
-    except OSError as error:
-        raise _linux.failure(f"look for a loop device of {file}", error) from error
-    finally:
-        os.close(fd)
-
-
-def holding(backing: tuple[int, int]) -> LoopDevice | None:
-    """Give the device of a file known by identity, even an unlinked one; None is proof that none has it."""
-    hinted = _hinted(backing)
-    if hinted:
-        return hinted
-    for device in devices():
-        if device.backing == backing:
-            _hints[backing] = device.number
-            return device
-    return None
-
-
-def devices() -> list[LoopDevice]:
-    """Give all loop devices of the host that have a file, by number, whoever made them."""
-    try:
-        numbers = sorted(
-            int(name[4:])
-            for name in os.listdir("/sys/block")
-            if name.startswith("loop") and name[4:].isdigit() and os.path.exists(f"/sys/block/{name}/loop")
-        )
-    except OSError as error:
-        raise _linux.failure("list /sys/block", error) from error
-    return [device for device in map(_described, numbers) if device]
-
-
-def _attached_to(fd: int) -> LoopDevice | None:
-    status = os.fstat(fd)
-    backing = (status.st_dev, status.st_ino)
-    hinted = _hinted(backing)
-    if hinted:
-        return hinted
-    # The lease proves absence in microseconds; with hundreds of loop devices a search takes milliseconds.
-    if sizedfiles.is_shared(fd) is False:
-        return None
-    return holding(backing)
-
-
-def _hinted(backing: tuple[int, int]) -> LoopDevice | None:
-    number = _hints.get(backing)
-    if number is None:
-        return None
-    device = _described(number)
-    if device and device.backing == backing:
-        return device
-    _hints.pop(backing, None)
-    return None
-
-
-def _described(number: int) -> LoopDevice | None:
-    """Describe a device; None where it has no file (any more)."""
-    try:
-        fd = _open(number, os.O_RDONLY)
-    except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV):  # removed, or losing its file just now
-            return None
-        raise _linux.failure(f"open /dev/loop{number}", error) from error
-    try:
-        return _describe(fd, number)
-    except OSError as error:
-        raise _linux.failure(f"ask /dev/loop{number} for its file", error) from error
-    finally:
-        os.close(fd)
-
-
-def _describe(fd: int, number: int) -> LoopDevice | None:
-    info = _status(fd)
-    if info is None:
-        return None
-    device, inode, rdevice, offset, size_limit, _, _, _, flags = _INFO.unpack_from(info)
-    return LoopDevice(
-        number=number,
-        path=Path(f"/dev/loop{number}"),
-        backing=(device, inode),
-        size_bytes=int.from_bytes(fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)), "little"),
-        read_only=int.from_bytes(fcntl.ioctl(fd, _BLKROGET, bytes(4)), "little") != 0,
-        direct_io=bool(flags & _LO_FLAGS_DIRECT_IO),
-        sector_size=int.from_bytes(fcntl.ioctl(fd, _BLKSSZGET, bytes(4)), "little"),
-        autoclear=bool(flags & _LO_FLAGS_AUTOCLEAR),
-        offset=offset,
-        size_limit=size_limit,
-        backing_device=(os.major(rdevice), os.minor(rdevice)),
-    )
-
-
-def _status(fd: int) -> bytes | None:
-    """Give the device's loop_info64; None where it has no file, or is past losing it."""
-    try:
-        return fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_INFO_BYTES))
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return None
-        raise
-
-
-def _open_backing(file: Path, flags: int) -> int | None:
-    try:
-        fd = os.open(file, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        raise _linux.failure(f"open {file}", error) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise errors.HostError(f"open {file}: it is not a regular file")
-    return fd
-
-
-def _open(number: int, flags: int) -> int:
-    """Open /dev/loopN; in a container with a /dev of its own, the node of a new device is made first."""
-    path = f"/dev/loop{number}"
-    try:
-        fd = os.open(path, flags | os.O_CLOEXEC)
-    except FileNotFoundError:
-        try:
-            major, minor = (
-                int(part) for part in Path(f"/sys/block/loop{number}/dev").read_text("ascii").split(":")
-            )
-        except FileNotFoundError as error:
-            raise OSError(errno.ENXIO, f"there is no loop device {number}") from error
-        with contextlib.suppress(FileExistsError):
-            os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(major, minor))
-        fd = os.open(path, flags | os.O_CLOEXEC)
-    if os.major(os.fstat(fd).st_rdev) != _LOOP_MAJOR:
-        os.close(fd)
-        raise OSError(errno.EINVAL, f"{path} is not a loop device")
-    return fd
 
 
 # -- attach --------------------------------------------------------------------------------------------
@@ -283,18 +81,18 @@ def attach(
         HostError: no device can be had, or the filesystem cannot do direct I/O.
     """
     # A descriptor of its own: an flock of the one that the loop device gets would last as long as the device.
-    lock = _open_backing(file, os.O_RDONLY)
+    lock = loopdevices.open_backing(file, os.O_RDONLY)
     assert lock is not None
     try:
         _linux.flock_within(lock, file, _LOCK_TIMEOUT_S)
-        present = _attached_to(lock)
+        present = loopdevices.attached_to_open(lock)
         if present:
             _require_fit(present, file, sector_size, direct_io=direct_io)
             fitting = _settled(present, os.fstat(lock).st_size, discard=discard)
             if fitting:
                 return fitting
         device = _attach_new(file, sector_size, direct_io=direct_io, discard=discard)
-        _hints[device.backing] = device.number
+        loopdevices.hints[device.backing] = device.number
     except OSError as error:
         raise _linux.failure(f"attach {file} to a loop device", error) from error
     else:
@@ -323,10 +121,10 @@ def _require_fit(device: LoopDevice, file: Path, sector_size: int, *, direct_io:
 def _settled(device: LoopDevice, file_size: int, *, discard: bool) -> LoopDevice | None:
     """Finish what a crash or a foreign `losetup -d` left of a device; None: it is detached, start anew."""
     if device.autoclear:
-        fd = _open(device.number, os.O_RDONLY)
+        fd = _loopctl.opened(device.number, os.O_RDONLY)
         try:
             _take_back_autoclear(fd)
-            described = _describe(fd, device.number)
+            described = _loopctl.describe(fd, device.number)
         finally:
             os.close(fd)
         if described is None or described.backing != device.backing:
@@ -336,8 +134,8 @@ def _settled(device: LoopDevice, file_size: int, *, discard: bool) -> LoopDevice
     if device.size_bytes // sector != file_size // sector:
         device = replace(device, size_bytes=set_capacity(device.path))
     if not discard:
-        _forbid_discard(device.number)
-    elif _discard_is_lost(device.number):
+        _loopctl.forbid_discard(device.number)
+    elif _loopctl.discard_is_lost(device.number):
         try:
             detach(device, device.backing)
         except errors.VolumeInUse:
@@ -348,13 +146,13 @@ def _settled(device: LoopDevice, file_size: int, *, discard: bool) -> LoopDevice
 
 def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool) -> LoopDevice:
     backing = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    control = os.open(_loopctl.CONTROL, os.O_RDWR | os.O_CLOEXEC)
     fresh = False
     try:
         for _ in range(_ATTACH_TRIES):
             try:
                 with _configuring:
-                    number = fcntl.ioctl(control, _LOOP_CTL_ADD if fresh else _LOOP_CTL_GET_FREE, -fresh)
+                    number = _loopctl.added(control) if fresh else _loopctl.free(control)
                     device = _configured(number, backing, file, sector_size, direct_io=direct_io)
             except OSError as error:
                 # Somebody else got this device, or removed it just now.
@@ -364,8 +162,8 @@ def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool)
             try:
                 _require_made(device, file, sector_size, direct_io=direct_io)
                 if not discard:
-                    _forbid_discard(number)
-                elif not fresh and _discard_is_lost(number):
+                    _loopctl.forbid_discard(number)
+                elif not fresh and _loopctl.discard_is_lost(number):
                     detach(device, device.backing)  # which removes the minor, so the next one is sound
                     fresh = True
                     continue
@@ -380,15 +178,14 @@ def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool)
 
 
 def _configured(number: int, backing: int, file: Path, sector_size: int, *, direct_io: bool) -> LoopDevice:
-    config = bytearray(_CONFIG_BYTES)
-    struct.pack_into("=II", config, 0, backing, sector_size)
-    struct.pack_into("=I", config, _CONFIG_INFO_AT + _INFO_FLAGS_AT, _LO_FLAGS_DIRECT_IO if direct_io else 0)
-    name = os.fsencode(file)[: _INFO_NAME_BYTES - 1]  # for people who call losetup; nothing reads it
-    config[_CONFIG_INFO_AT + _INFO_NAME_AT : _CONFIG_INFO_AT + _INFO_NAME_AT + len(name)] = name
-    fd = _open(number, os.O_RDWR)
+    flags = _loopctl.LO_FLAGS_DIRECT_IO if direct_io else 0
+    name = os.fsencode(file)[: _loopctl.NAME_BYTES - 1]  # for people who call losetup; nothing reads it
+    nothing = (0,) * 8
+    config = _loopctl.CONFIG.pack(backing, sector_size, *nothing, flags, name)
+    fd = _loopctl.opened(number, os.O_RDWR)
     try:
-        fcntl.ioctl(fd, _LOOP_CONFIGURE, bytes(config))
-        device = _describe(fd, number)
+        fcntl.ioctl(fd, _loopctl.LOOP_CONFIGURE, config)
+        device = _loopctl.describe(fd, number)
     finally:
         os.close(fd)
     if device is None:
@@ -414,43 +211,12 @@ def set_capacity(device_path: Path) -> int:
     try:
         fd = os.open(device_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(fd, _LOOP_SET_CAPACITY, 0)
-            return int.from_bytes(fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)), "little")
+            fcntl.ioctl(fd, _loopctl.LOOP_SET_CAPACITY, 0)
+            return int.from_bytes(fcntl.ioctl(fd, _loopctl.BLKGETSIZE64, bytes(8)), "little")
         finally:
             os.close(fd)
     except OSError as error:
         raise _linux.failure(f"refresh the size of {device_path}", error) from error
-
-
-# -- discard: the one-way trap -------------------------------------------------------------------------
-# A zero in discard_max_bytes outlives the file: the minor keeps it for whoever gets it next, and refuses any
-# other value from then on (Linux 6.18). Only removing the minor resets it.
-
-
-def _queue(number: int, name: str) -> int:
-    return int(Path(f"/sys/block/loop{number}/queue/{name}").read_text("ascii"))
-
-
-def _forbid_discard(number: int) -> None:
-    if _queue(number, "discard_max_bytes"):
-        Path(f"/sys/block/loop{number}/queue/discard_max_bytes").write_text("0", "ascii")
-
-
-def _discard_is_lost(number: int) -> bool:
-    # Where the hardware limit is zero too, the backing filesystem has no holes to offer: nothing is lost.
-    return _queue(number, "discard_max_bytes") == 0 and _queue(number, "discard_max_hw_bytes") > 0
-
-
-def _remove_minor(number: int) -> None:
-    control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(control, _LOOP_CTL_REMOVE, number)
-    except OSError as error:
-        # Taken again, or gone. Whoever has it, `attach` looks at the limit before it trusts a minor.
-        if error.errno not in (errno.EBUSY, errno.ENODEV):
-            raise
-    finally:
-        os.close(control)
 
 
 # -- detach --------------------------------------------------------------------------------------------
@@ -478,54 +244,58 @@ def detach(device: LoopDevice | Path, file_identity: tuple[int, int]) -> None:
         _detach(number, file_identity)
     except OSError as error:
         raise _linux.failure(f"detach /dev/loop{number}", error) from error
-    _hints.pop(file_identity, None)
+    loopdevices.hints.pop(file_identity, None)
 
 
 def _detach(number: int, file_identity: tuple[int, int]) -> None:
+    without_discard = False
     for pause_s in (*_DETACH_PAUSES_S, None):
         try:
-            fd = _open(number, os.O_RDONLY | os.O_EXCL)
+            fd = _loopctl.opened(number, os.O_RDONLY | os.O_EXCL)
         except OSError as error:
-            if error.errno in (errno.ENXIO, errno.ENODEV):
-                return
-            if error.errno != errno.EBUSY:
+            if error.errno == errno.EBUSY:
+                # Mounted, or claimed by device-mapper, mkfs or swap; refused before anything was promised.
+                raise _in_use(number) from error
+            if error.errno not in (errno.ENXIO, errno.ENODEV):  # these: it is losing its file just now
                 raise
-            # Mounted, or claimed by device-mapper, mkfs or swap; refused before anything was promised.
-            raise _in_use(number) from error
-        try:
-            if _file_of(fd) != file_identity:
-                return
-            no_discard = _discard_is_lost(number)
-            fcntl.ioctl(fd, _LOOP_CLR_FD, 0)
-            cleared = _file_of(fd) != file_identity
-            if not cleared and pause_s is None:
-                _take_back_autoclear(fd)
-                cleared = _file_of(fd) != file_identity
-        finally:
-            os.close(fd)
+            cleared = True
+        else:
+            try:
+                if _loopctl.file_of(fd) == file_identity:
+                    without_discard = _loopctl.discard_is_lost(number)
+                cleared = _cleared(fd, file_identity, is_last_try=pause_s is None)
+            finally:
+                os.close(fd)
         if cleared and _proven_off(number, file_identity):
-            if no_discard:
-                _remove_minor(number)
+            if without_discard:
+                _loopctl.remove_minor(number)
             return
         if pause_s is not None:
             time.sleep(pause_s)
     raise _in_use(number)
 
 
-def _file_of(fd: int) -> tuple[int, int] | None:
-    info = _status(fd)
-    return None if info is None else _INFO.unpack_from(info)[:2]
+def _cleared(fd: int, file_identity: tuple[int, int], *, is_last_try: bool) -> bool:
+    """Ask for the file to be taken off; whether it is, once this descriptor is closed."""
+    if _loopctl.file_of(fd) != file_identity:
+        return True
+    try:
+        fcntl.ioctl(fd, _loopctl.LOOP_CLR_FD, 0)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # it lost its file just now, as its last holder left
+            raise
+    # To a device that nobody else has open this was an order, and it says so; else it became autoclear.
+    if is_last_try and _loopctl.file_of(fd) == file_identity:
+        _take_back_autoclear(fd)
+    return _loopctl.file_of(fd) != file_identity
 
 
 def _take_back_autoclear(fd: int) -> None:
-    info = _status(fd)
+    info = _loopctl.status(fd)
     if info is None:
         return
-    changed = bytearray(info)
-    flags = _INFO.unpack_from(info)[8]
-    struct.pack_into("=I", changed, _INFO_FLAGS_AT, flags & ~_LO_FLAGS_AUTOCLEAR)
     try:
-        fcntl.ioctl(fd, _LOOP_SET_STATUS64, bytes(changed))
+        fcntl.ioctl(fd, _loopctl.LOOP_SET_STATUS64, _loopctl.without_autoclear(info))
     except OSError as error:
         if error.errno != errno.ENXIO:  # the last holder left meanwhile, and the file with it
             raise
@@ -536,7 +306,7 @@ def _proven_off(number: int, file_identity: tuple[int, int]) -> bool:
     for pause_s in _DETACH_PAUSES_S:
         if not os.path.exists(f"/sys/block/loop{number}/loop"):
             return True
-        device = _described(number)
+        device = _loopctl.described(number)
         if device:
             return device.backing != file_identity
         time.sleep(pause_s)  # past losing it, not yet done

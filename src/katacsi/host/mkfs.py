@@ -6,11 +6,13 @@ a newer tool must still be mountable by the kernel of a Kata guest (5.10 and lat
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Final
 
-from katacsi.errors import InvalidRequest
-from katacsi.host import command
+from katacsi.errors import HostError, InvalidRequest
+from katacsi.host import command, superblock
+from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +34,9 @@ _EXT4_FEATURES: Final = (
 _XFS_LATE_FEATURES: Final = (("-i", "nrext64", "5.19"), ("-i", "exchange", "6.10"), ("-n", "parent", "6.10"))
 # Likewise of mkfs.btrfs; here only the host's kernel, which may be older than the tools of an image, counts.
 _BTRFS_LATE_FEATURES: Final = ("block-group-tree", "raid-stripe-tree", "squota")
+
+# For some seconds libblkid believes what its cache says of a former device of the same name.
+_WITHOUT_BLKID_CACHE: Final[Mapping[str, str]] = {"BLKID_FILE": "/dev/null"}
 
 #: What users may add: filesystem, option, forms of its comma-separated values; N stands for a number.
 _LEGAL: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -146,7 +151,11 @@ async def make(
     _require_supported(fs_type)
     given = dict(zip(options[::2], options[1::2], strict=True))
     arguments = await _ARGUMENTS[fs_type](uuid, given, zeroed=zeroed)
-    await command.run([f"mkfs.{fs_type}", *arguments, device], timeout_s=timeout_s)
+    if fs_type == "btrfs":
+        await off_loop(_forget_btrfs, device)
+    await command.run(
+        [f"mkfs.{fs_type}", *arguments, device], timeout_s=timeout_s, environment=_WITHOUT_BLKID_CACHE
+    )
 
 
 async def _ext4_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
@@ -182,6 +191,22 @@ async def _btrfs_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool)
         if known and feature not in given.get("-O", ""):
             arguments += ["-O", f"^{feature}"]
     return arguments
+
+
+def _forget_btrfs(device: Path) -> None:
+    """Clear what an interrupted mkfs.btrfs left, as it refuses a UUID that any device has, even its own."""
+    found = superblock.read(device)
+    if found is None or found.fs_type != "btrfs":
+        return
+    try:
+        descriptor = os.open(device, os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, bytes(4096), superblock.BTRFS_OFFSET)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise HostError(f"{device}: cannot be cleared for mkfs.btrfs: {error.strerror}") from error
 
 
 _ARGUMENTS: Final = {"ext4": _ext4_arguments, "xfs": _xfs_arguments, "btrfs": _btrfs_arguments}

@@ -43,6 +43,10 @@ __all__ = [
     "usage",
 ]
 
+#: More mounts than this on one path are somebody adding them as fast as we take them off.
+_MAX_STACK = 100
+
+
 @dataclass(frozen=True, slots=True)
 class StatVfs:
     """How full a filesystem is, in bytes and inodes; `available_bytes` is what ordinary users may take."""

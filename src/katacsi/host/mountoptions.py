@@ -91,9 +91,6 @@ _FORBIDDEN = frozenset(
 #: mount(2) reads one page of options and cuts off the rest without a word.
 _MAX_DATA_BYTES = 4095
 
-#: More mounts than this on one path are somebody adding them as fast as we take them off.
-_MAX_STACK = 100
-
 
 def split_flags(flags: Sequence[str]) -> tuple[int, str]:
     """Split mount options into the bits of mount(2) and the filesystem's own options.

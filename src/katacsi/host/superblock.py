@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _EXT_OFFSET: Final = 1024
-_BTRFS_OFFSET: Final = 64 << 10
+#: Where the first superblock of a btrfs lies, in bytes.
+BTRFS_OFFSET: Final = 64 << 10
 #: An ext superblock that is being written may be read half old, half new; then it is read again.
 _ATTEMPTS: Final = 3
 
@@ -82,7 +83,7 @@ def _read(descriptor: int) -> Superblock | None:
         return _xfs(start)
     if start[_EXT_OFFSET + 0x38 : _EXT_OFFSET + 0x3A] == b"\x53\xef":
         return _ext(start[_EXT_OFFSET : _EXT_OFFSET + 1024])
-    start = os.pread(descriptor, 4096, _BTRFS_OFFSET)
+    start = os.pread(descriptor, 4096, BTRFS_OFFSET)
     return _btrfs(start) if start[0x40:0x48] == b"_BHRfS_M" else None
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH102, PTH106, PTH108 -- a target is judged by lstat and errno, never followed; pathlib follows by default
+# ruff: noqa: PTH102, PTH106, PTH108 -- a target is judged by lstat and errno; pathlib would follow it
 """The files and directories at which volumes are mounted: made, checked for what they are, and removed.
 
 They lie in the kubelet's folders, so nothing is followed, nothing is emptied and nothing foreign removed.

@@ -34,7 +34,7 @@ class ConformanceKit:
     illegal_parameters: ClassVar[Mapping[str, str] | None] = None
     #: How much of a deleted volume may stay in use (metadata of the storage), in bytes.
     lost_capacity: ClassVar[int] = 1 * MIB
-    #: How long the storage may take to count freed bytes, in seconds; XFS, for one, frees them a moment later.
+    #: How long the storage may take to count freed bytes, in seconds; XFS frees them a moment later.
     patience_s: ClassVar[float] = 5.0
     #: What `attach` and `publish` are given.
     secrets: ClassVar[Mapping[str, str]] = {}

@@ -71,6 +71,16 @@ async def test_a_shim_that_cannot_answer_now_is_alive(root, shims, entry, target
             assert [sandbox.id for sandbox in await waiting.live(target)] == ["busy"]
 
 
+async def test_a_socket_that_tells_nothing_is_alive(sandboxes, shims, entry, target):
+    """Only a refusal, or no socket, is death; any other error leaves it open, so it counts as alive."""
+    (entry / "odd").touch()
+    folder = shims.go / "odd"
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(folder / "shim-monitor.sock"))
+        assert [sandbox.id for sandbox in await sandboxes.live(target)] == ["odd"]
+
+
 async def test_no_path_is_no_target(sandboxes):
     """Discovery keeps the rules for targets, too."""
     with pytest.raises(InvalidRequest):

@@ -20,9 +20,7 @@ def sh(script: str) -> list[str]:
 
 def children() -> set[str]:
     return {
-        pid
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
+        pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
     }
 
 
@@ -34,12 +32,12 @@ def no_child_stays():
 
 
 async def processes_with(marker: str) -> list[int]:
-    """Processes whose command line has this word, once those that were killed had time to go."""
+    """Processes whose command line mentions this, once those that were killed had time to go."""
     for _ in range(100):
         found = [
             int(entry.parent.name)
             for entry in Path("/proc").glob("[0-9]*/cmdline")
-            if marker.encode() in _read(entry).split(b"\0")
+            if marker.encode() in _read(entry)
         ]
         if not found:
             break

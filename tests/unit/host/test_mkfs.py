@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 
@@ -11,19 +12,19 @@ from katacsi.host import command, mkfs, superblock
 from support import blockdevices
 from support.blockdevices import MIB
 
-UUID = "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f1"
+UUID = str(uuid.uuid4())  # mkfs.btrfs refuses one that any device of the host has
 
 # What Linux 5.10 mounts, by the names that dumpe2fs and xfs_db print.
-EXT4_OF_5_10 = set(
-    "has_journal ext_attr resize_inode dir_index filetype extent 64bit flex_bg sparse_super large_file huge_file "
-    "dir_nlink extra_isize metadata_csum".split()
-)
+EXT4_OF_5_10 = {
+    *("has_journal", "ext_attr", "resize_inode", "dir_index", "filetype", "extent", "64bit", "flex_bg"),
+    *("sparse_super", "large_file", "huge_file", "dir_nlink", "extra_isize", "metadata_csum"),
+}
 XFS_LATER_THAN_5_10 = {"NREXT64", "EXCHANGE", "PARENT", "METADIR", "ZONED"}
 
 
 async def ext4_features(file) -> set[str]:
     said = await command.run(["dumpe2fs", "-h", file], timeout_s=10)
-    return set(re.search(r"^Filesystem features: (.*)$", said.stdout.decode(), re.M)[1].split())
+    return set(re.search(r"^Filesystem features: (.*)$", said.stdout.decode(), re.MULTILINE)[1].split())
 
 
 @pytest.mark.parametrize("zeroed", [True, False])
@@ -68,7 +69,7 @@ async def test_no_blocks_are_kept_for_root(tmp_path):
     file = blockdevices.sparse_file(tmp_path / "image", 64 * MIB)
     await mkfs.make(file, "ext4", UUID)
     said = await command.run(["dumpe2fs", "-h", file], timeout_s=10)
-    assert re.search(rb"^Reserved block count: +0$", said.stdout, re.M)
+    assert re.search(rb"^Reserved block count: +0$", said.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("fs_type", mkfs.SUPPORTED)
@@ -113,7 +114,9 @@ async def test_users_options_join_ours(tmp_path):
     assert file.stat().st_blocks * 512 < MIB
 
 
-@pytest.mark.parametrize("options", ["-i nrext64=1", "-i nrext64=0 -m reflink=0,rmapbt=1", "-l size=80m -d agcount=3"])
+@pytest.mark.parametrize(
+    "options", ["-i nrext64=1", "-i nrext64=0 -m reflink=0,rmapbt=1", "-l size=80m -d agcount=3"]
+)
 async def test_xfs_takes_users_options(tmp_path, options):
     """A user may also ask for what we leave out by default; nothing is named twice."""
     blockdevices.need("mkfs.xfs")
@@ -172,7 +175,8 @@ def test_legal_options(fs_type, text):
         ("ext4", "-m 1;id"),
         ("ext4", "-m $(id)"),
         ("ext4", "-m1"),
-        ("ext4", "-m \u0661"),
+        ("ext4", "-i \u0661"),
+        ("ext4", "-m 51"),
         ("xfs", "-f -K"),
         ("xfs", "-m uuid=00000000-0000-0000-0000-000000000000"),
         ("xfs", "-m crc=0"),
@@ -192,7 +196,7 @@ def test_legal_options(fs_type, text):
     ],
 )
 def test_illegal_options(fs_type, text):
-    """Options that name a UUID, a label, a device or a file, or that force, are refused with what is legal."""
+    """What names a UUID, label, device or file, or forces, is refused, and the message says what is legal."""
     with pytest.raises(ValueError, match=r"legal|twice"):
         mkfs.validate_options(fs_type, text)
 

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from katacsi.backends.api import Capacity, Device, Facts, Features, FormatState, Page, Scope, Volume
 from katacsi.errors import (
     AlreadyExists,
@@ -21,6 +19,7 @@ from katacsi.errors import (
     InvalidPageToken,
     InvalidRequest,
     NotFound,
+    OperationPending,
     OutOfSpace,
     PoolUnavailable,
     Precondition,
@@ -29,12 +28,15 @@ from katacsi.errors import (
     VolumeInUse,
 )
 from katacsi.model import Condition, VolumeId, is_storage_name, storage_name
+from pydantic import BaseModel, ConfigDict, Field
+
 from katacsi_backend_example.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from katacsi.backends.api import CreateRequest, PoolContext
+
     from katacsi_backend_example.state import Record
 
 
@@ -43,7 +45,9 @@ class DisksSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    devices: list[Path] = Field(description="The disks to give out; whatever is on them is lost.", min_length=1)
+    devices: list[Path] = Field(
+        description="The disks to give out; whatever is on them is lost.", min_length=1
+    )
     state_directory: Path = Field(description="Where the pool remembers which disk is which volume.")
 
 
@@ -128,7 +132,9 @@ class DisksBackend:
         except HostError as error:
             return Condition(abnormal=True, message=error.message)
         if present < record["size"]:
-            return Condition(abnormal=True, message=f"{record['disk']}: has {present} bytes, not {record['size']}")
+            return Condition(
+                abnormal=True, message=f"{record['disk']}: has {present} bytes, not {record['size']}"
+            )
         return Condition()
 
     async def _unsupported(self, *args: object, **kwargs: object) -> object:
@@ -163,7 +169,9 @@ class DisksBackend:
         with self._choosing:
             sizes = {disk: _size_of(disk) for disk in self._devices}
             if not any(map(request.size.admits, sizes.values())):
-                raise SizeOutOfRange(f"{name}: the pool has no disk of {request.size.required} bytes, used or free")
+                raise SizeOutOfRange(
+                    f"{name}: the pool has no disk of {request.size.required} bytes, used or free"
+                )
             free = self._free()
             fitting = [(size, disk) for disk, size in free.items() if request.size.admits(size)]
             if not fitting:
@@ -223,7 +231,7 @@ class DisksBackend:
         self._changing()
         record = self._require(name)
         if _read_facts(record) != expected:
-            raise Precondition(f"volume {name}: its facts changed meanwhile")
+            raise OperationPending(f"volume {name}: its facts changed meanwhile")
         self._state.write(name, {**record, "facts": _write_facts(new)})
 
     def _free(self) -> dict[Path, int]:

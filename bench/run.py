@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Measure katacsi against the bare commands and against csi-driver-host-path, on this machine, as root.
+
+    make bench                                  # about five minutes
+    make bench ARGS="--quick"                   # one short round: whether it works, not how fast
+    make bench ARGS="--rounds 9 --output json"
+
+Every round measures each subject once, in changing order, so that what the machine does meanwhile meets all
+of them; a ratio is the median of the rounds' ratios. docs/benchmarks.md says what each number means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import load
+import pool_size
+import report
+import servers
+from client import TREE, Messages
+from load import Load
+from report import BARE, BARE_TUNED, IN_FLIGHT
+from scratch import Failure, filesystem_of, scratch
+
+sys.path.insert(0, str(TREE / "tools"))
+import gotools
+
+HOW_TO_GET_HOST_PATH = """\
+csi-driver-host-path is not here, so nothing is compared with it. To get it (it needs Go {go}):
+    git clone --depth 1 --branch {version} https://{module} host-path
+    KATACSI_SOURCE_HOSTPATHPLUGIN=$PWD/host-path make bench"""
+
+
+@dataclass
+class Results:
+    """What was measured: a list holds one value for each round.
+
+    Attributes:
+        loads: subject and in flight to the loads.
+        probe_ms: server to the times from exec to the first Probe.
+        resident_mib: server to its memory when idle, before any load.
+        sizes: what `pool_size.measure` gave.
+        host_path: the version of csi-driver-host-path, or why there is none.
+    """
+
+    loads: dict[tuple[str, int], list[Load]] = field(default_factory=lambda: defaultdict(list))
+    probe_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    resident_mib: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    sizes: pool_size.Sizes | None = None
+    host_path: str = ""
+
+    def rate(self, subject: str, in_flight: int) -> float:
+        """Lifecycles per second, the median of the rounds."""
+        return median(part.rate for part in self.loads[subject, in_flight])
+
+    def ratio(self, subject: str, baseline: str, in_flight: int) -> float:
+        """How many times as fast a subject is, the median of the rounds' ratios."""
+        pairs = zip(self.loads[subject, in_flight], self.loads[baseline, in_flight], strict=True)
+        return median(ours.rate / theirs.rate for ours, theirs in pairs)
+
+
+def main() -> int:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of (5)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load in each round (4)")
+    parser.add_argument("--quick", action="store_true", help="one round of one second, and 100 volumes")
+    parser.add_argument("--output", choices=("table", "json"), default="table")
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where on a disk (/var/tmp)")
+    parser.add_argument("--against", type=Path, help="another tree of katacsi, measured in the same rounds")
+    parser.add_argument("--clients", action="store_true", help="compare the clients instead of the drivers")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = 1, 1.0
+    try:
+        require_machine(arguments.folder)
+        if arguments.clients:
+            import clients  # noqa: PLC0415 -- grpcio is loaded for this comparison only
+
+            return clients.main(arguments.folder)
+        results = measure(arguments)
+    except Failure as failure:
+        print(f"bench: {failure}", file=sys.stderr)
+        return 2
+    if arguments.output == "json":
+        print(json.dumps(report.as_json(results), indent=1))
+    else:
+        report.show(results)
+    return 0
+
+
+def require_machine(folder: Path) -> None:
+    """See that this machine can be measured on.
+
+    Raises:
+        Failure: it cannot; what is missing is named.
+    """
+    if os.geteuid() != 0:
+        raise Failure("needs root, for loop devices and mounts: sudo make bench")
+    tools = ("truncate", "losetup", "blkid", "mkfs.ext4", "mount", "umount", "rm")
+    if missing := [tool for tool in tools if not shutil.which(tool)]:
+        raise Failure(f"{', '.join(missing)} not found: run tools/bootstrap.sh tools")
+    if not Path("/dev/loop-control").exists():
+        raise Failure("there is no /dev/loop-control: modprobe loop")
+    if filesystem_of(folder) in {"tmpfs", "ramfs"}:
+        raise Failure(f"{folder} is in memory; name a folder on a disk by --folder")
+
+
+def measure(wanted: argparse.Namespace) -> Results:
+    """Measure everything."""
+    results = Results()
+    program = _host_path(results)
+    messages = Messages()
+    with scratch(wanted.folder) as home:
+        drivers = [servers.katacsi(home)]
+        if wanted.against:
+            drivers.append(servers.katacsi(home, report.OTHER, wanted.against.resolve()))
+        if program:
+            drivers.append(servers.host_path(home, program))
+        for number in range(wanted.rounds):
+            _say(f"round {number + 1} of {wanted.rounds}")
+            _round(results, drivers, messages, wanted.seconds, home / f"bare-{number}", turn=number)
+        full, turns = (100, 10) if wanted.quick else (1000, 60)
+        _say(f"10 and {full:,} volumes in a pool")
+        results.sizes = pool_size.measure(home, messages, full=full, turns=turns)
+    return results
+
+
+def _round(
+    results: Results,
+    drivers: list[servers.Server],
+    messages: Messages,
+    seconds: float,
+    home: Path,
+    *,
+    turn: int,
+) -> None:
+    try:
+        for driver in drivers:
+            for _ in range(3):
+                driver.stop()
+                results.probe_ms[driver.name].append(driver.start())
+        time.sleep(0.5)  # a server that just began may still be at work
+        for driver in drivers:
+            results.resident_mib[driver.name].append(driver.resident_mib())
+            load.run(driver, messages, 2, seconds / 8)  # warm
+        for in_flight in IN_FLIGHT:
+            subjects = [*drivers, BARE, BARE_TUNED]
+            for _ in range(turn % len(subjects)):
+                subjects.append(subjects.pop(0))
+            for subject in subjects:
+                if isinstance(subject, servers.Server):
+                    part = load.run(subject, messages, in_flight, seconds)
+                    results.loads[subject.name, in_flight].append(part)
+                else:
+                    part = _bare(subject, in_flight, seconds, home)
+                    results.loads[subject, in_flight].append(part)
+    finally:
+        for driver in drivers:
+            driver.stop()
+
+
+def _bare(kind: str, in_flight: int, seconds: float, home: Path) -> Load:
+    """Run the bare commands in so many workers at once."""
+    flags = {"losetup": [], "mkfs": ["-q", "-F"]}
+    if kind == BARE_TUNED:
+        from katacsi.host import mkfs  # noqa: PLC0415 -- only for its flags
+
+        arguments = mkfs._ext4_arguments(str(uuid.uuid4()), {}, zeroed=True)  # noqa: SLF001 -- the real ones
+        flags = {"losetup": ["--direct-io=on", "--sector-size=4096"], "mkfs": asyncio.run(arguments)}
+    workers = []
+    try:
+        for number in range(in_flight):
+            folder = home / f"{'tuned' if kind == BARE_TUNED else 'plain'}-{in_flight}-{number}"
+            command = [sys.executable, "-I", "-S", Path(__file__).with_name("bare.py"), folder, str(seconds)]
+            workers.append(
+                subprocess.Popen(
+                    [*command, json.dumps(flags)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+        for worker in workers:
+            if worker.stdout.readline() != "ready\n":
+                raise Failure("a worker of the bare commands did not start")
+        for worker in workers:
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+        answers = [worker.communicate()[0] for worker in workers]
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.terminate()
+                worker.wait()
+    if any(worker.returncode for worker in workers):
+        raise Failure("a bare command failed; its words are above")
+    return _joined([json.loads(answer) for answer in answers])
+
+
+def _joined(parts: list[dict]) -> Load:
+    whole = Load()
+    for part in parts:
+        whole.lifecycles += part["lifecycles"]
+        whole.seconds = max(whole.seconds, part["ended"])
+        whole.server_cpu += part["commands_cpu"]
+        whole.client_cpu += part["own_cpu"]
+        for step, times in part["steps"].items():
+            whole.steps[step] += times
+    return whole
+
+
+def _host_path(results: Results) -> Path | None:
+    """Give csi-driver-host-path, built if need be; without it the rest is measured."""
+    tool = gotools.TOOLS["hostpathplugin"]
+    try:
+        program = gotools.tool_path(tool.name)
+    except gotools.Unavailable:
+        go = ".".join(map(str, tool.go))
+        results.host_path = HOW_TO_GET_HOST_PATH.format(go=go, version=tool.version, module=tool.module)
+        return None
+    version = tool.version
+    if tool.source:
+        command = ["git", "-C", tool.source, "describe", "--tags", "--always", "--dirty"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        version = answer.stdout.strip() or "of a source tree"
+    results.host_path = version
+    return program
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

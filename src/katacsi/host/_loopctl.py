@@ -1,0 +1,205 @@
+"""What loop devices are made of: their ioctls and their nodes.
+
+Everything here is private to `katacsi.host.loop` and `katacsi.host.loopdevices`. Source: <linux/loop.h>,
+<linux/fs.h>, drivers/block/loop.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from katacsi.host import _linux
+
+LOOP_CLR_FD = 0x4C01
+LOOP_SET_STATUS64 = 0x4C04
+LOOP_GET_STATUS64 = 0x4C05
+LOOP_SET_CAPACITY = 0x4C07
+LOOP_CONFIGURE = 0x4C0A
+LOOP_CTL_ADD = 0x4C80
+LOOP_CTL_REMOVE = 0x4C81
+LOOP_CTL_GET_FREE = 0x4C82
+BLKROGET = 0x125E
+BLKSSZGET = 0x1268
+BLKGETSIZE64 = 0x80081272
+
+LO_FLAGS_READ_ONLY = 1
+LO_FLAGS_AUTOCLEAR = 4
+LO_FLAGS_DIRECT_IO = 16
+
+LOOP_MAJOR = 7
+
+#: struct loop_info64 up to lo_flags: device, inode, rdevice, offset, sizelimit, number, 2 x encrypt, flags.
+INFO = struct.Struct("=QQQQQIIII")
+INFO_BYTES = 232
+INFO_FLAGS_AT = 52
+#: struct loop_config: fd, block_size, loop_info64 (INFO, lo_file_name, 112 bytes unused), 64 bytes reserved.
+CONFIG = struct.Struct("=II QQQQQIIII 64s 112x 64x")
+NAME_BYTES = 64
+
+CONTROL = "/dev/loop-control"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopDevice:
+    """A loop device that has a file.
+
+    Attributes:
+        number: N of /dev/loopN.
+        path: its node.
+        backing: (st_dev, st_ino) of the file, linked or not.
+        size_bytes: the device's size.
+        read_only: writes are refused.
+        direct_io: the page cache of the backing filesystem is bypassed.
+        sector_size: the logical sector size, in bytes.
+        autoclear: the device loses its file when the last holder closes it.
+        offset: where in the file the device begins; nothing but 0 is of katacsi's making.
+        size_limit: at most this many bytes of the file, 0 for all.
+        backing_device: (major, minor) of the block device that stands in for a file, else (0, 0).
+    """
+
+    number: int
+    path: Path
+    backing: tuple[int, int]
+    size_bytes: int
+    read_only: bool
+    direct_io: bool
+    sector_size: int
+    autoclear: bool
+    offset: int = 0
+    size_limit: int = 0
+    backing_device: tuple[int, int] = (0, 0)
+
+
+def opened(number: int, flags: int) -> int:
+    """Open /dev/loopN; in a container with a /dev of its own, the node of a new device is made first."""
+    path = f"/dev/loop{number}"
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    except FileNotFoundError:
+        try:
+            major, minor = (
+                int(part) for part in Path(f"/sys/block/loop{number}/dev").read_text("ascii").split(":")
+            )
+        except FileNotFoundError as error:
+            raise OSError(errno.ENXIO, f"there is no loop device {number}") from error
+        with contextlib.suppress(FileExistsError):
+            os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(major, minor))
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    if os.major(os.fstat(fd).st_rdev) != LOOP_MAJOR:
+        os.close(fd)
+        raise OSError(errno.EINVAL, f"{path} is not a loop device")
+    return fd
+
+
+def described(number: int) -> LoopDevice | None:
+    """Describe a device; None where it has no file (any more)."""
+    try:
+        fd = opened(number, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # removed, or losing its file just now
+            return None
+        raise _linux.failure(f"open /dev/loop{number}", error) from error
+    try:
+        return describe(fd, number)
+    except OSError as error:
+        raise _linux.failure(f"ask /dev/loop{number} for its file", error) from error
+    finally:
+        os.close(fd)
+
+
+def describe(fd: int, number: int) -> LoopDevice | None:
+    """Describe a device that is open; None as for `status`."""
+    info = status(fd)
+    if info is None:
+        return None
+    device, inode, rdevice, offset, size_limit, _, _, _, flags = INFO.unpack_from(info)
+    return LoopDevice(
+        number=number,
+        path=Path(f"/dev/loop{number}"),
+        backing=(device, inode),
+        size_bytes=int.from_bytes(fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)), "little"),
+        read_only=int.from_bytes(fcntl.ioctl(fd, BLKROGET, bytes(4)), "little") != 0,
+        direct_io=bool(flags & LO_FLAGS_DIRECT_IO),
+        sector_size=int.from_bytes(fcntl.ioctl(fd, BLKSSZGET, bytes(4)), "little"),
+        autoclear=bool(flags & LO_FLAGS_AUTOCLEAR),
+        offset=offset,
+        size_limit=size_limit,
+        backing_device=(os.major(rdevice), os.minor(rdevice)),
+    )
+
+
+def status(fd: int) -> bytes | None:
+    """Give the device's loop_info64; None where it has no file, or is past losing it."""
+    try:
+        return fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(INFO_BYTES))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise
+
+
+def file_of(fd: int) -> tuple[int, int] | None:
+    """Give (st_dev, st_ino) of the file that a device has; None as for `status`."""
+    info = status(fd)
+    return None if info is None else INFO.unpack_from(info)[:2]
+
+
+def without_autoclear(info: bytes) -> bytes:
+    """Give a loop_info64 without the flag that makes a device lose its file with its last holder."""
+    changed = bytearray(info)
+    flags = INFO.unpack_from(info)[8]
+    struct.pack_into("=I", changed, INFO_FLAGS_AT, flags & ~LO_FLAGS_AUTOCLEAR)
+    return bytes(changed)
+
+
+def free(control: int) -> int:
+    """Give the number of a device without a file; others may be given the same one."""
+    return fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+
+
+def added(control: int) -> int:
+    """Make a new device and give its number."""
+    return fcntl.ioctl(control, LOOP_CTL_ADD, -1)
+
+
+# -- discard: the one-way trap -------------------------------------------------------------------------
+# A zero in discard_max_bytes outlives the file: the minor keeps it for whoever gets it next, and refuses any
+# other value from then on (Linux 6.18). Only removing the minor resets it.
+
+
+def forbid_discard(number: int) -> None:
+    """Make a device refuse discards, for all that it has a file; see `remove_minor` for afterwards."""
+    if _queue(number, "discard_max_bytes"):
+        Path(f"/sys/block/loop{number}/queue/discard_max_bytes").write_text("0", "ascii")
+
+
+def discard_is_lost(number: int) -> bool:
+    """Whether a device refuses discards that its file could take.
+
+    Where the hardware limit is zero too, the backing filesystem has no holes to offer, and nothing is lost.
+    """
+    return _queue(number, "discard_max_bytes") == 0 and _queue(number, "discard_max_hw_bytes") > 0
+
+
+def _queue(number: int, name: str) -> int:
+    return int(Path(f"/sys/block/loop{number}/queue/{name}").read_text("ascii"))
+
+
+def remove_minor(number: int) -> None:
+    """Remove a device without a file; the next one of its number is a new one. In use again is success."""
+    control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
+    except OSError as error:
+        # Taken again, or gone. Whoever has it, `attach` looks at the limit before it trusts a minor.
+        if error.errno not in (errno.EBUSY, errno.ENODEV):
+            raise
+    finally:
+        os.close(control)

@@ -1,0 +1,72 @@
+"""Making filesystems on devices."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from katacsi.host import command, mkfs, superblock
+from support import blockdevices
+from support.blockdevices import MIB
+
+UUID = str(uuid.uuid4())  # mkfs.btrfs refuses one that any device of the host has
+
+
+@pytest.mark.parametrize("sector_size", [512, 4096])
+@pytest.mark.parametrize("fs_type", mkfs.SUPPORTED)
+async def test_mounts_on_devices_of_either_sector_size(scratch, fs_type, sector_size):
+    """What is made on a device with sectors of 512 bytes mounts on one with 4096, too, as a copy may be."""
+    blockdevices.need(f"mkfs.{fs_type}")
+    file = blockdevices.sparse_file(scratch / "image", 320 * MIB)
+    with blockdevices.loop_device(file, sector_size=sector_size) as device:
+        await mkfs.make(device, fs_type, UUID, zeroed=True)
+    for size in (512, 4096):
+        with (
+            blockdevices.loop_device(file, sector_size=size) as device,
+            blockdevices.mounted(device, scratch / "mount") as root,
+        ):
+            (root / "file").write_text("kept")
+    assert superblock.read(file).uuid == UUID
+
+
+@pytest.mark.parametrize("fs_type", mkfs.SUPPORTED)
+async def test_making_again_on_a_device(scratch, fs_type):
+    """A mkfs that a crash cut off is repeated with the same UUID, at once, on the same device."""
+    blockdevices.need(f"mkfs.{fs_type}")
+    file = blockdevices.sparse_file(scratch / "image", 320 * MIB)
+    for _ in range(2):
+        with blockdevices.loop_device(file) as device:
+            for _ in range(2):
+                await mkfs.make(device, fs_type, UUID)
+                assert superblock.read(device).uuid == UUID
+            blockdevices.run("blkid", device)  # leaves a note in libblkid's cache
+        blockdevices.sparse_file(file, 0)
+        blockdevices.sparse_file(file, 320 * MIB)
+
+
+@pytest.mark.parametrize("fs_type", mkfs.SUPPORTED)
+async def test_a_thick_volume_stays_thick(scratch, fs_type):
+    """mkfs gives no allocated block back to the pool."""
+    blockdevices.need(f"mkfs.{fs_type}")
+    file = scratch / "image"
+    blockdevices.run("fallocate", "-l", str(320 * MIB), file)
+    with blockdevices.loop_device(file) as device:
+        await mkfs.make(device, fs_type, UUID)
+    assert file.stat().st_blocks * 512 >= 320 * MIB
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs"])
+async def test_a_mounted_device_is_refused(scratch, fs_type):
+    """Nothing is made over a filesystem in use, although mkfs is told not to ask."""
+    blockdevices.need(f"mkfs.{fs_type}")
+    file = blockdevices.sparse_file(scratch / "image", 320 * MIB)
+    with blockdevices.loop_device(file) as device:
+        await mkfs.make(device, "ext4", UUID)
+        with blockdevices.mounted(device, scratch / "mount") as root:
+            (root / "file").write_text("kept")
+            with pytest.raises(command.CommandError):
+                await mkfs.make(device, fs_type, UUID)
+            assert (root / "file").read_text() == "kept"
+        with blockdevices.mounted(device, scratch / "mount") as root:
+            assert (root / "file").read_text() == "kept"

@@ -1,0 +1,269 @@
+"""A driver that kills itself at a chosen step: the process that the crash tests start.
+
+It imports the driver once, wraps every step at which the driver changes something, and then waits as a
+zygote: each request forks a child that serves. A start costs a few milliseconds that way, and the shipped
+code holds no hook.
+
+A step is a call of a public function of `katacsi.host`, wherever the function is bound, or a kernel call
+with an effect that such a function makes. Steps are numbered from the moment at which a test arms the switch,
+so the RPCs before the one under test do not count. `support.zygote` is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import functools
+import gc
+import importlib
+import inspect
+import json
+import mmap
+import os
+import pkgutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+#: The switch: armed, number of the step to die at (0: only list the steps), before/after, steps so far.
+SWITCH = struct.Struct("=4i")
+BEFORE, AFTER = 0, 1
+
+#: A driver that dies within this folder's modules dies inside the room with the side effects.
+_HOST = "katacsi.host"
+
+#: Kernel calls with an effect, in modules of that room that are not public.
+_KERNEL_CALLS = {
+    "katacsi.host._linux": (
+        "mount", "umount", "clone_mount", "attach_mount", "set_mount_attributes", "fallocate",
+        "rename_noreplace", "sync_directory",
+    ),
+}  # fmt: skip
+#: And of Python's own modules; counted where the room calls them, and nowhere else.
+_OS_CALLS: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (os, ("mkdir", "rmdir", "unlink", "rename", "ftruncate", "fsync", "copy_file_range", "sendfile", "chown", "chmod")),
+    (fcntl, ("ioctl",)),
+    (subprocess, ("Popen",)),
+)  # fmt: skip
+
+#: Carries a step to a thread and changes nothing: its boundaries are those of what it carries.
+_CARRIERS = {"offloop.off_loop"}
+
+
+class Switch:
+    """Shared memory that a test writes and each step reads."""
+
+    def __init__(self, file: Path, steps: Path) -> None:
+        with file.open("r+b") as opened:
+            self._memory = mmap.mmap(opened.fileno(), SWITCH.size)
+        self._steps = steps
+        self._lock = threading.Lock()
+
+    def enter(self, name: str) -> int:
+        """Count a step that begins; 0 where nobody counts."""
+        if not self._memory[0]:
+            return 0
+        with self._lock:
+            armed, kill_at, when, count = SWITCH.unpack_from(self._memory)
+            if not armed:
+                return 0
+            count += 1
+            SWITCH.pack_into(self._memory, 0, armed, kill_at, when, count)
+            if kill_at == 0:
+                with self._steps.open("a") as steps:
+                    steps.write(f"{name}\n")
+        if (count, BEFORE) == (kill_at, when):
+            _die()
+        return count
+
+    def leave(self, number: int) -> None:
+        """Come to the end of a step, however it ended."""
+        if number and self._memory[0]:
+            armed, kill_at, when, _ = SWITCH.unpack_from(self._memory)
+            if armed and (number, AFTER) == (kill_at, when):
+                _die()
+
+
+_switch: Switch | None = None
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a process outlived SIGKILL")
+
+
+# -- wrapping ------------------------------------------------------------------------------------------
+
+
+def instrument() -> list[str]:
+    """Wrap all steps; give their names."""
+    host = importlib.import_module(_HOST)
+    modules = [importlib.import_module(info.name) for info in pkgutil.iter_modules(host.__path__, f"{_HOST}.")]
+    replaced: dict[int, tuple[Any, Any]] = {}
+    names = []
+    for module in modules:
+        short = module.__name__.rpartition(".")[2]
+        kernel = _KERNEL_CALLS.get(module.__name__, ())
+        for name, found in list(vars(module).items()):
+            if not inspect.isfunction(found) or found.__module__ != module.__name__ or name.startswith("_"):
+                continue
+            step = f"{short}.{name}"
+            if (short.startswith("_") and name not in kernel) or step in _CARRIERS:
+                continue
+            replaced[id(found)] = (found, _wrapped(step, found))
+            names.append(step)
+    _rebind(replaced)
+    for module, calls in _OS_CALLS:
+        for name in calls:
+            setattr(module, name, _wrapped_call(f"{module.__name__}.{name}", getattr(module, name)))
+    return names
+
+
+def _rebind(replaced: dict[int, tuple[Any, Any]]) -> None:
+    """Put the wrappers wherever the driver has the functions: modules, classes, tables."""
+    for module in [m for name, m in sys.modules.items() if name.split(".")[0] == "katacsi"]:
+        for name, value in list(vars(module).items()):
+            if id(value) in replaced:
+                setattr(module, name, replaced[id(value)][1])
+            elif inspect.isclass(value) and value.__module__ == module.__name__:
+                for inner, held in list(vars(value).items()):
+                    if id(held) in replaced:
+                        setattr(value, inner, replaced[id(held)][1])
+            elif type(value) is dict:
+                for key, held in list(value.items()):
+                    if id(held) in replaced:
+                        value[key] = replaced[id(held)][1]
+    still = {name for original, wrapper in replaced.values() for name in _places(original, wrapper)}
+    assert not still, f"bound where the launcher cannot reach: {still}"
+
+
+def _places(original: Any, wrapper: Any) -> Iterable[str]:
+    """Name the containers that still hold an unwrapped function."""
+    for holder in gc.get_referrers(original):
+        if isinstance(holder, dict | list | tuple) and holder is not vars(wrapper):
+            if isinstance(holder, dict) and holder.get("__wrapped__") is original:
+                continue
+            if isinstance(holder, tuple) and wrapper in holder:  # `replaced` itself
+                continue
+            yield original.__qualname__
+
+
+def _wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def step(*args: Any, **kwargs: Any) -> Any:
+            assert _switch is not None
+            number = _switch.enter(name)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                _switch.leave(number)
+
+    else:
+
+        @functools.wraps(function)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            assert _switch is not None
+            number = _switch.enter(name)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _switch.leave(number)
+
+    return step
+
+
+def _wrapped_call(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if _switch is None or not sys._getframe(1).f_globals.get("__name__", "").startswith(_HOST):
+            return function(*args, **kwargs)
+        shown = f"{name} {os.path.basename(str(args[0][0]))}" if name == "subprocess.Popen" else name
+        number = _switch.enter(shown)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _switch.leave(number)
+
+    return call
+
+
+# -- the zygote ----------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Answer requests, a line of JSON each: `start` forks a driver, `wait` tells how one ended."""
+    for name in ("katacsi.app", "katacsi.backends.loopfile", "katacsi.rpc.client"):
+        importlib.import_module(name)
+    names = instrument()
+    gc.collect()
+    gc.freeze()  # the collector of a child would copy every page by looking at it
+    children: set[int] = set()
+    _answer({"steps": names})
+    try:
+        for line in sys.stdin:
+            request = json.loads(line)
+            if request["do"] == "start":
+                pid = os.fork()
+                if pid == 0:
+                    _serve(request)
+                children.add(pid)
+                _answer({"pid": pid})
+            else:
+                _, status = os.waitpid(request["pid"], 0)
+                children.discard(request["pid"])
+                _answer({"status": os.waitstatus_to_exitcode(status)})
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _answer(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def _serve(request: dict[str, str]) -> NoReturn:
+    global _switch  # noqa: PLW0603 -- one process, one switch
+    code = 1
+    try:
+        # Its own process group: a terminal's Ctrl-C is for pytest, which then stops the driver in order.
+        os.setpgid(0, 0)
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        os.close(null)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123 -- the old object holds a read-ahead of the pipe
+        _switch = Switch(Path(request["switch"]), Path(request["steps"]))
+        from katacsi import app, settings
+
+        app.run(
+            settings.load(Path(request["config"]), {}),
+            socket=Path(request["socket"]),
+            node_id=request["node"],
+        )
+        code = 0
+    except BaseException:  # noqa: BLE001 -- a fork must never return into its parent's code
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _ = asyncio, time  # imported before the fork, as everything the driver needs
+    main()

@@ -1,0 +1,30 @@
+"""Filesystems for pools, each in an image file of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def mounted_filesystem(scratch: Path, kind: str, size_mib: int, *options: str) -> Iterator[Path]:
+    """Mount a new filesystem below a scratch folder, as `<kind>-pool`; its image is `<kind>.img`."""
+    point = scratch / f"{kind}-pool"
+    point.mkdir()
+    if kind == "tmpfs":
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "pool", point], check=True)
+    else:
+        image = scratch / f"{kind}.img"
+        with image.open("wb") as file:
+            file.truncate(size_mib << 20)
+        subprocess.run([f"mkfs.{kind}", "-q", *options, image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, point], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", point], check=True)

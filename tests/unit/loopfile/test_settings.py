@@ -1,0 +1,99 @@
+"""What a loopfile pool can be told, and what its StorageClasses can say."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from katacsi.backends.loopfile import LoopfileSettings
+from katacsi.backends.loopfile.settings import Allocation, Copies
+from katacsi.backends.loopfile.sizes import fitting_size
+from katacsi.errors import InvalidRequest, SizeOutOfRange
+from katacsi.model import MIB, SizeRange
+
+
+def test_a_folder_is_all_that_has_to_be_said():
+    """The defaults are sparse, strict about space, and as quick with copies as the filesystem can be."""
+    settings = LoopfileSettings(directory="/pool")
+    assert settings.directory == Path("/pool")
+    assert settings.allocation is Allocation.SPARSE
+    assert settings.copies is Copies.AUTO
+    assert settings.overprovision_ratio == 1
+    assert settings.quota is None
+
+
+def test_sizes_are_quantities():
+    """Sizes may be written as in a StorageClass."""
+    settings = LoopfileSettings(directory="/pool", quota="10Gi", reserve=5, minimum_volume_size="8Mi")
+    assert (settings.quota, settings.reserve, settings.minimum_volume_size) == (10 << 30, 5, 8 * MIB)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"directory": "pool"},
+        {"directory": "/pool", "backend": "loopfile"},
+        {"directory": "/pool", "quota": "ten"},
+        {"directory": "/pool", "overprovision_ratio": 0},
+        {"directory": "/pool", "allocation": "thin"},
+        {},
+    ],
+    ids=["relative", "unknown-key", "no-size", "no-ratio", "no-allocation", "no-folder"],
+)
+def test_what_is_not_legal_is_refused(wrong):
+    """A relative folder, an unknown key and a value without meaning are refused."""
+    with pytest.raises(ValidationError):
+        LoopfileSettings(**wrong)
+
+
+def test_every_setting_is_described_in_the_schema():
+    """The JSON Schema of the settings can be made, and describes each key."""
+    schema = LoopfileSettings.model_json_schema()
+    assert all("description" in field for field in schema["properties"].values())
+
+
+def test_the_class_beats_the_pool():
+    """A StorageClass's allocation goes before the pool's."""
+    settings = LoopfileSettings(directory="/pool", allocation="thick")
+    assert settings.allocation_for({}) is Allocation.THICK
+    assert settings.allocation_for({"allocation": "sparse"}) is Allocation.SPARSE
+
+
+@pytest.mark.gate("unknown-parameter-is-refused-at-create")
+@pytest.mark.parametrize(
+    ("parameters", "key"),
+    [
+        ({"allocation": "thin"}, "loopfile.katacsi.io/allocation"),
+        ({"allocations": "thick"}, "loopfile.katacsi.io/allocations"),
+    ],
+    ids=["value", "key"],
+)
+def test_a_parameter_is_refused_by_its_full_key(parameters, key):
+    """The message names the key as the StorageClass has it, and what is legal."""
+    with pytest.raises(InvalidRequest, match=r"sparse or thick|allocation") as caught:
+        LoopfileSettings(directory="/pool").allocation_for(parameters)
+    assert caught.value.field == key
+
+
+@pytest.mark.parametrize(
+    ("wish", "source", "size"),
+    [
+        (SizeRange(), 0, MIB),
+        (SizeRange(1), 0, MIB),
+        (SizeRange(MIB + 1), 0, MIB + 4096),
+        (SizeRange(3 * MIB, 3 * MIB), 0, 3 * MIB),
+        (SizeRange(), 5 * MIB, 5 * MIB),
+        (SizeRange(6 * MIB), 5 * MIB, 6 * MIB),
+        (SizeRange(0, MIB - 1), 0, None),
+        (SizeRange(MIB + 1, MIB + 4095), 0, None),
+        (SizeRange(4 * MIB), 5 * MIB, None),
+        (SizeRange(0, 4 * MIB), 5 * MIB, None),
+    ],
+)
+def test_a_size_is_whole_sectors_within_the_wish(wish, source, size):
+    """Sizes are rounded up to whole sectors, never above the limit, never below the source."""
+    if size is None:
+        with pytest.raises(SizeOutOfRange):
+            fitting_size(wish, MIB, source)
+    else:
+        assert fitting_size(wish, MIB, source) == size
