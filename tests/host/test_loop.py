@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from katacsi.errors import HostError, Precondition, VolumeInUse
-from katacsi.host import _loopctl, files, loop, loopdevices, mount
+from katacsi.host import _loopctl, block, files, loop, loopdevices, mount
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -217,6 +217,26 @@ def test_a_grown_file_shows_when_told(file):
 def test_loop_devices_are_available_here():
     """Where these tests run there is nothing to complain about."""
     assert loop.available() is None
+
+
+def test_a_read_only_volume_does_not_spoil_its_device_for_the_next(file):
+    """The read-only flag of a device outlasts its file; neither we nor others get it with the number."""
+    device = loop.attach(file)
+    block.set_read_only(device.path, True)
+    assert loop.attach(file).read_only, "published read-only, it is still the same device"
+    loop.detach(device, device.backing)
+    assert not block.is_read_only(device.path)
+
+
+def test_a_device_left_read_only_by_others_becomes_writable(file, monkeypatch):
+    """A free device with the flag, left by somebody else, is writable for its new file."""
+    device = loop.attach(file)
+    block.set_read_only(device.path, True)
+    losetup("--detach", device.path)
+    free, offered = _loopctl.free, [device.number]
+    monkeypatch.setattr(_loopctl, "free", lambda control: offered.pop() if offered else free(control))
+    assert not loop.attach(file).read_only
+    assert offered == []
 
 
 def test_missing_loop_devices_are_explained(monkeypatch, tmp_path):
@@ -474,7 +494,6 @@ def test_a_spoilt_device_is_not_given_to_a_thin_volume(file, monkeypatch):
     """A free device without discard, left by somebody else or by a crash, is replaced by a sound one."""
     spoilt = loop.attach(file, discard=False)
     losetup("--detach", spoilt.path)
-    assert queue(spoilt, "discard_max_bytes") == 0
     free, offered = _loopctl.free, [spoilt.number]
     monkeypatch.setattr(_loopctl, "free", lambda control: offered.pop() if offered else free(control))
     device = loop.attach(file)

@@ -175,19 +175,18 @@ async def test_a_full_pool_says_so(ext4, serving):
 
 
 async def test_a_disk_that_turned_read_only_says_so(scratch, serving):
-    """After an error of the filesystem changes are refused with that as the reason; volumes are still found."""
+    """After an error of its filesystem a pool refuses changes for that reason, and still finds volumes."""
     with mounted_filesystem(scratch, "ext4", 64, "-e", "remount-ro") as point:
         pool = await serving(point)
         volume = await pool.create(wish("a"))
-        (device,) = [
-            device for device in loop.devices() if device.backing == files.identity(scratch / "ext4.img")
-        ]
+        device = loop.attached_to(scratch / "ext4.img")
         Path("/sys/fs/ext4", device.path.name, "trigger_fs_error").write_text("1")
         with pytest.raises(PoolUnavailable, match="read-only"):
             await pool.create(wish("b"))
         with pytest.raises(PoolUnavailable, match="read-only"):
             await pool.compare_and_set_facts(volume.id, volume.facts, volume.facts.with_(fs_type="ext4"))
         assert await pool.get(volume.id) == volume
+        assert (await pool.condition(volume.id)).abnormal
         await pool.close()
         with pytest.raises(PoolUnavailable, match="read-only"):
             await serving(point)

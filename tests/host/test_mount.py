@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from katacsi.errors import HostError, InvalidRequest, OutOfSpace, VolumeInUse
-from katacsi.host import block, files, loop, mount
+from katacsi.host import block, files, loop, mount, mounttable
 
 MIB = 1 << 20
 
 
 @pytest.fixture
 def folder(scratch):
-    """A folder whose path has what the mount table escapes, a carriage return and UTF-8; unmounted at the end."""
-    path = scratch / "with space" / "tab\tnew\nline\\back#\r" / "größe"
+    """A folder whose path has all that the mount table escapes, and UTF-8."""
+    path = scratch / "with space" / "tab\tnew\nline\\back#" / "größe"
     path.mkdir(parents=True)
     yield path
     for entry in reversed(mount.below(path)):
@@ -73,8 +73,9 @@ def writable(path):
     try:
         (path / "probe").touch()
     except OSError as error:
-        assert error.errno == errno.EROFS
-        return False
+        if error.errno == errno.EROFS:
+            return False
+        raise
     (path / "probe").unlink()
     return True
 
@@ -205,7 +206,7 @@ def test_a_bind_shows_the_source_with_its_own_flags(made, tmpfs, read_only):
 
 
 def test_a_read_only_bind_is_never_writable(made, tmpfs):
-    """From its first moment on a read-only bind refuses writes; somebody who tries all the time never gets in."""
+    """From its first moment on it refuses writes: somebody who tries all the time never gets in."""
     target = made("target")
     stop, written = threading.Event(), []
 
@@ -320,7 +321,7 @@ def test_a_hidden_mount_is_not_at_a_path(made):
 def test_no_mount_is_told_without_reading_the_table(made, monkeypatch):
     """A path where nothing is mounted costs one system call, however many mounts the host has."""
     target = made("target")
-    monkeypatch.setattr(mount.mounttable, "_read", lambda: pytest.fail("the table was read"))
+    monkeypatch.setattr(mounttable, "_read", lambda: pytest.fail("the table was read"))
     assert mount.at(target) == []
     assert mount.at(target / "absent" / "below") == []
 
@@ -504,7 +505,7 @@ def test_a_thick_growth_that_does_not_fit_changes_nothing(disk, made, tight, fs_
     files.create_sized(path, 4 * MIB, thick=True)
     before = files.room(folder).available_bytes
     with pytest.raises(OutOfSpace, match="disk"):
-        files.grow_file(path, before + 8 * MIB, thick=True)
+        files.grow_file(path, before + 128 * MIB, thick=True)
     assert path.stat().st_size == 4 * MIB
     assert path.stat().st_blocks * 512 < 5 * MIB
     assert files.room(folder).available_bytes > before - MIB

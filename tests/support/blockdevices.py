@@ -45,6 +45,8 @@ def loop_device(file: Path, *, sector_size: int = 4096, direct_io: bool = True) 
         f"--direct-io={'on' if direct_io else 'off'}", file,
     ).strip()  # fmt: skip
     try:
+        # A loop device stays read-only for the next file that it is attached to, if anybody made it so.
+        run("blockdev", "--setrw", device)
         yield Path(device)
     finally:
         run("losetup", "--detach", device)

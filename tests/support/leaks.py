@@ -37,7 +37,7 @@ class Leaks:
 def mounts() -> list[Mount]:
     """Return every mount this process sees, oldest first."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").rstrip("\n").split("\n"):
         left, right = line.split(" - ", 1)
         filesystem, source = right.split(" ")[:2]
         found.append(Mount(Path(_unescape(left.split(" ")[4])), filesystem, _unescape(source)))

@@ -1,7 +1,7 @@
-"""Kill a loopfile pool before and after every host call of each operation, start it anew, and repeat the call.
+"""Kill a loopfile pool before and after every host call of an operation, start it anew, and repeat the call.
 
-Run as a program: `python loopfile_crashes.py FOLDER`, with an empty folder for the pool. It forks a process for
-each point, which is why it must not have threads of its own.
+Run as a program: `python loopfile_crashes.py FOLDER [OPERATION...]`, with an empty folder for the pool. It
+forks a process for each point, which is why it must not have threads of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def volume_id(pool, name):
 
 
 async def nothing(pool):
-    """Begin with an empty pool."""
+    """Begin with an empty pool, or only start."""
 
 
 async def one_volume(pool):
@@ -133,6 +133,8 @@ async def holds_data(pool, name):
 
 
 SCENARIOS = [
+    (None, nothing),
+    (one_snapshot, nothing),
     (nothing, create),
     (nothing, create_thick),
     (one_volume, clone),
@@ -177,7 +179,11 @@ def in_a_process(folder, *actions, point=None):
     async def live():
         context = PoolContext("pool", "test.katacsi.io", "node-1")
         pool = LoopfileBackend(LoopfileSettings(directory=folder), context)
+        if point is not None and nothing in actions:
+            kill_at(point)
         await pool.start()
+        if point is not None and nothing not in actions:
+            kill_at(point)
         for action in actions:
             await action(pool)
         await pool.close()
@@ -186,11 +192,9 @@ def in_a_process(folder, *actions, point=None):
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     try:
-        if point is not None:
-            kill_at(point)
         asyncio.run(live())
         os._exit(0)
-    except BaseException:
+    except Exception:  # noqa: BLE001 -- of a child process, whose only way to tell is its exit code
         traceback.print_exc()
         os._exit(1)
 
@@ -203,30 +207,33 @@ def clear(folder):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def main(folder):
-    """Try every point of every scenario; the exit code says whether each one was survived."""
-    failures = 0
+def main(folder, *only):
+    """Try every point of every scenario, or of those named; the exit code says whether all were survived."""
+    survived = True
     for prepare, act in SCENARIOS:
+        if only and act.__name__ not in only:
+            continue
+        name = f"{act.__name__} after {prepare.__name__ if prepare else 'nothing at all'}"
         point = 0
         while True:
             clear(folder)
-            if in_a_process(folder, prepare):
-                raise SystemExit(f"{prepare.__name__} fails by itself")
+            if prepare and in_a_process(folder, prepare):
+                sys.exit(f"{prepare.__name__} fails by itself")
             code = in_a_process(folder, act, point=point)
             if code == 0:
                 break
             again = in_a_process(folder, act)
             left = [str(path) for path in folder.rglob(".*") if path.name != ".lock"]
             if code != KILLED or again or left:
-                failures += 1
-                print(
-                    f"{act.__name__} after {prepare.__name__}, point {point}: {code}, then {again}; left: {left}"
-                )
+                survived = False
+                sys.stdout.write(f"{name}, point {point}: {code}, then {again}; left: {left}\n")
             point += 1
-        print(f"{act.__name__} after {prepare.__name__}: {point} points")
-    clear(folder)
-    return failures
+        sys.stdout.write(f"{name}: {point} points\n")
+    return 0 if survived else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    try:
+        sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
+    finally:
+        clear(Path(sys.argv[1]))

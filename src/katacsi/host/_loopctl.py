@@ -25,6 +25,7 @@ LOOP_CONFIGURE = 0x4C0A
 LOOP_CTL_ADD = 0x4C80
 LOOP_CTL_REMOVE = 0x4C81
 LOOP_CTL_GET_FREE = 0x4C82
+BLKROSET = 0x125D
 BLKROGET = 0x125E
 BLKSSZGET = 0x1268
 BLKGETSIZE64 = 0x80081272
@@ -55,12 +56,13 @@ class LoopDevice:
         path: its node.
         backing: (st_dev, st_ino) of the file, linked or not.
         size_bytes: the device's size.
-        read_only: writes are refused.
+        read_only: writes to the device are refused, for whatever reason.
         direct_io: the page cache of the backing filesystem is bypassed.
         sector_size: the logical sector size, in bytes.
         autoclear: the device loses its file when the last holder closes it.
         offset: where in the file the device begins; nothing but 0 is of katacsi's making.
         size_limit: at most this many bytes of the file, 0 for all.
+        file_read_only: the file was opened for reading only, which lasts as long as it is attached.
         backing_device: (major, minor) of the block device that stands in for a file, else (0, 0).
     """
 
@@ -74,6 +76,7 @@ class LoopDevice:
     autoclear: bool
     offset: int = 0
     size_limit: int = 0
+    file_read_only: bool = False
     backing_device: tuple[int, int] = (0, 0)
 
 
@@ -125,12 +128,13 @@ def describe(fd: int, number: int) -> LoopDevice | None:
         path=Path(f"/dev/loop{number}"),
         backing=(device, inode),
         size_bytes=int.from_bytes(fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)), "little"),
-        read_only=int.from_bytes(fcntl.ioctl(fd, BLKROGET, bytes(4)), "little") != 0,
+        read_only=is_read_only(fd),
         direct_io=bool(flags & LO_FLAGS_DIRECT_IO),
         sector_size=int.from_bytes(fcntl.ioctl(fd, BLKSSZGET, bytes(4)), "little"),
         autoclear=bool(flags & LO_FLAGS_AUTOCLEAR),
         offset=offset,
         size_limit=size_limit,
+        file_read_only=bool(flags & LO_FLAGS_READ_ONLY),
         backing_device=(os.major(rdevice), os.minor(rdevice)),
     )
 
@@ -157,6 +161,17 @@ def without_autoclear(info: bytes) -> bytes:
     flags = INFO.unpack_from(info)[8]
     struct.pack_into("=I", changed, INFO_FLAGS_AT, flags & ~LO_FLAGS_AUTOCLEAR)
     return bytes(changed)
+
+
+def is_read_only(fd: int) -> bool:
+    """Whether a device refuses writes."""
+    return int.from_bytes(fcntl.ioctl(fd, BLKROGET, bytes(4)), "little") != 0
+
+
+def ensure_writable(fd: int) -> None:
+    """Take back that a device was set read-only; the minor would keep that for its next file."""
+    if is_read_only(fd):
+        fcntl.ioctl(fd, BLKROSET, bytes(4))
 
 
 def free(control: int) -> int:

@@ -34,10 +34,14 @@ __all__ = [
     "set_capacity",
 ]
 
-#: Each try that fails means that somebody else got the free device, so this many is a storm.
-_ATTACH_TRIES = 100
+#: A try fails when somebody else is about to get the device that is free; within these seconds one is ours.
+_ATTACH_TIMEOUT_S = 10.0
+_ATTACH_PAUSE_S = 0.005
 #: udevd and blkid open a device for moments; a detach waits this long for them, in seconds, doubling.
 _DETACH_PAUSES_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
+#: Of these the first, 31 ms in all, are waited for a claim: somebody else's LOOP_CONFIGURE, in search of a
+#: free device, claims even ours for a moment. Other claims (a mount) last, and need not be waited for.
+_LONGEST_CLAIM_PAUSE_S = 0.016
 #: The lock on a backing file is held for milliseconds, by us alone.
 _LOCK_TIMEOUT_S = 30.0
 
@@ -109,7 +113,7 @@ def _require_fit(device: LoopDevice, file: Path, sector_size: int, *, direct_io:
         wrong.append("no direct I/O")
     if device.offset or device.size_limit:
         wrong.append("only a part of the file")
-    if device.read_only:
+    if device.file_read_only:
         wrong.append("read-only")
     if wrong:
         raise errors.Precondition(
@@ -149,16 +153,18 @@ def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool)
     control = os.open(_loopctl.CONTROL, os.O_RDWR | os.O_CLOEXEC)
     fresh = False
     try:
-        for _ in range(_ATTACH_TRIES):
+        deadline = time.monotonic() + _ATTACH_TIMEOUT_S
+        while time.monotonic() < deadline:
             try:
                 with _configuring:
                     number = _loopctl.added(control) if fresh else _loopctl.free(control)
                     device = _configured(number, backing, file, sector_size, direct_io=direct_io)
             except OSError as error:
-                # Somebody else got this device, or removed it just now.
-                if error.errno in (errno.EBUSY, errno.ENXIO, errno.ENODEV):
-                    continue
-                raise
+                # Somebody else is getting this device, or removed it just now.
+                if error.errno not in (errno.EBUSY, errno.ENXIO, errno.ENODEV):
+                    raise
+                time.sleep(_ATTACH_PAUSE_S)
+                continue
             try:
                 _require_made(device, file, sector_size, direct_io=direct_io)
                 if not discard:
@@ -171,7 +177,7 @@ def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool)
                 detach(device, device.backing)
                 raise
             return device
-        raise errors.HostError(f"attach {file}: no loop device stayed free in {_ATTACH_TRIES} tries")
+        raise errors.HostError(f"attach {file}: no loop device stayed free for {_ATTACH_TIMEOUT_S:g} s")
     finally:
         os.close(control)
         os.close(backing)
@@ -185,6 +191,7 @@ def _configured(number: int, backing: int, file: Path, sector_size: int, *, dire
     fd = _loopctl.opened(number, os.O_RDWR)
     try:
         fcntl.ioctl(fd, _loopctl.LOOP_CONFIGURE, config)
+        _loopctl.ensure_writable(fd)
         device = _loopctl.describe(fd, number)
     finally:
         os.close(fd)
@@ -251,18 +258,16 @@ def _detach(number: int, file_identity: tuple[int, int]) -> None:
     without_discard = False
     for pause_s in (*_DETACH_PAUSES_S, None):
         try:
-            fd = _loopctl.opened(number, os.O_RDONLY | os.O_EXCL)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                # Mounted, or claimed by device-mapper, mkfs or swap; refused before anything was promised.
-                raise _in_use(number) from error
-            if error.errno not in (errno.ENXIO, errno.ENODEV):  # these: it is losing its file just now
+            fd = _claimed(number)
+        except errors.VolumeInUse:
+            if pause_s is None or pause_s > _LONGEST_CLAIM_PAUSE_S:
                 raise
-            cleared = True
-        else:
+            time.sleep(pause_s)
+            continue
+        cleared = fd is None
+        if fd is not None:
             try:
-                if _loopctl.file_of(fd) == file_identity:
-                    without_discard = _loopctl.discard_is_lost(number)
+                without_discard = without_discard or _loopctl.discard_is_lost(number)
                 cleared = _cleared(fd, file_identity, is_last_try=pause_s is None)
             finally:
                 os.close(fd)
@@ -273,6 +278,21 @@ def _detach(number: int, file_identity: tuple[int, int]) -> None:
         if pause_s is not None:
             time.sleep(pause_s)
     raise _in_use(number)
+
+
+def _claimed(number: int) -> int | None:
+    """Open a device for ourselves alone; None where it has no file, or is losing it just now.
+
+    Mounted, or claimed by device-mapper, mkfs or swap, it is refused before the kernel is told anything.
+    """
+    try:
+        return _loopctl.opened(number, os.O_RDONLY | os.O_EXCL)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _in_use(number) from error
+        if error.errno in (errno.ENXIO, errno.ENODEV):
+            return None
+        raise
 
 
 def _cleared(fd: int, file_identity: tuple[int, int], *, is_last_try: bool) -> bool:
@@ -287,7 +307,10 @@ def _cleared(fd: int, file_identity: tuple[int, int], *, is_last_try: bool) -> b
     # To a device that nobody else has open this was an order, and it says so; else it became autoclear.
     if is_last_try and _loopctl.file_of(fd) == file_identity:
         _take_back_autoclear(fd)
-    return _loopctl.file_of(fd) != file_identity
+    if _loopctl.file_of(fd) == file_identity:
+        return False
+    _loopctl.ensure_writable(fd)
+    return True
 
 
 def _take_back_autoclear(fd: int) -> None:

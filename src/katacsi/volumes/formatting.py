@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Facts, FormatState
-from katacsi.errors import DataLossAlarm, ForeignContent, HostError, InvalidRequest, Precondition
+from katacsi.errors import DataLossAlarm, ForeignContent, HostError, InvalidRequest, Precondition, Unsupported
 from katacsi.host import block, mkfs, probe, superblock, uuids
 from katacsi.host.offloop import off_loop
 
@@ -149,13 +149,20 @@ class Formatter:
                 "another "
                 "filesystem; nothing was written"
             )
-        if facts.inherited_uuid and self.may_mount(facts):
+        if facts.inherited_uuid:
             volume = await self._renew_uuid(backend, volume, device)
         return volume, found
 
     async def _renew_uuid(self, backend: Backend, volume: Volume, device: Device) -> Volume:
         fresh = str(uuid.uuid4())
-        await uuids.renew(device.path, volume.facts.fs_type, fresh, may_mount=True)
+        try:
+            await uuids.renew(
+                device.path, volume.facts.fs_type, fresh, may_mount=self.may_mount(volume.facts)
+            )
+        except Unsupported as kept:
+            # Only a mount could replay its log first: it keeps the UUID and is mounted `nouuid`.
+            log.info("a copy keeps the UUID of its source", reason=kept.message)
+            return volume
         return await set_facts(backend, volume, volume.facts.with_(fs_uuid=fresh, inherited_uuid=False))
 
     def may_mount(self, facts: Facts) -> bool:

@@ -60,7 +60,7 @@ class Provisioning:
                 volume = await backend.create(wanted)
             else:
                 volume = await self._create_copy(backend, wanted, request.source, pool.name)
-        log.info("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
+        log.debug("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
         return self._view(volume)
 
     async def _create_copy(
@@ -89,7 +89,7 @@ class Provisioning:
             backend = await self._context.pools.holding(parsed)
             self._check_unused(volume_id)
             await backend.delete(parsed)
-        log.info("volume deleted", volume=volume_id)
+        log.debug("volume deleted", volume=volume_id)
 
     async def get(self, volume_id: str) -> VolumeView:
         """Give one volume with its present condition.

@@ -79,7 +79,7 @@ class Publishing:
                     undo.add("publish fact", lambda: self._context.state.remove(published))
                 await self._context.state.add(published)
                 await way.ensure(job, undo if former is None else Undo())
-        log.info("volume published", mode=mode.value, device=published.device, target=request.target_path)
+        log.debug("volume published", mode=mode.value, device=published.device, target=request.target_path)
 
     async def unpublish(self, volume_id: str, target_path: str) -> None:
         """Take the volume away from the target; absent is success. Data is never touched.
@@ -104,7 +104,7 @@ class Publishing:
             await off_loop(_clear_target, Path(target_path))
             if known is not None:
                 await self._context.state.remove(known)
-        log.info("volume unpublished", target=target_path)
+        log.debug("volume unpublished", target=target_path)
 
     def _staged(self, request: Publish) -> Staged:
         staged = self._context.state.staged(request.staging_path)

@@ -60,7 +60,7 @@ class Snapshots:
             if stillness.broken:
                 await backend.delete_snapshot(snapshot.id)
                 raise stillness.error(f"snapshot {name!r}")
-        log.info("snapshot created", snapshot=str(snapshot.id), volume=source_volume_id)
+        log.debug("snapshot created", snapshot=str(snapshot.id), volume=source_volume_id)
         return snapshot
 
     async def delete(self, snapshot_id: str) -> None:
@@ -75,7 +75,7 @@ class Snapshots:
             return
         with self._context.locks.hold(snapshot_lock(parsed.name)):
             await (await self._context.pools.holding(parsed)).delete_snapshot(parsed)
-        log.info("snapshot deleted", snapshot=snapshot_id)
+        log.debug("snapshot deleted", snapshot=snapshot_id)
 
     async def get(self, snapshot_id: str) -> Snapshot:
         """Give one snapshot.

@@ -31,6 +31,12 @@ def no_child_stays():
     assert children() == set()
 
 
+@pytest.fixture
+def marker() -> str:
+    """Seconds to sleep that no other process sleeps."""
+    return f"98765.{os.getpid()}{time.monotonic_ns()}"
+
+
 async def processes_with(marker: str) -> list[int]:
     """Processes whose command line mentions this, once those that were killed had time to go."""
     for _ in range(100):
@@ -173,22 +179,22 @@ async def test_a_late_command_is_asked_to_end():
     assert time.monotonic() - started < 3
 
 
-async def test_a_deaf_command_is_killed(monkeypatch):
+async def test_a_deaf_command_is_killed(monkeypatch, marker):
     """A command that ignores SIGTERM is killed after the time of grace, its children with it."""
     monkeypatch.setattr(command, "GRACE_S", 0.2)
     with pytest.raises(command.CommandTimeout) as caught:
-        await command.run(sh("trap '' TERM; sleep 98731 & while :; do sleep 0.05; done"), timeout_s=0.2)
+        await command.run(sh(f"trap '' TERM; sleep {marker} & while :; do sleep 0.05; done"), timeout_s=0.2)
     assert caught.value.returncode == -signal.SIGKILL
-    assert await processes_with("98731") == []
+    assert await processes_with(marker) == []
 
 
-async def test_a_grandchild_that_holds_the_pipe_delays_nothing():
+async def test_a_grandchild_that_holds_the_pipe_delays_nothing(marker):
     """The end of a command is the end of its process; what it leaves in its session is ended."""
     started = time.monotonic()
-    done = await command.run(sh("echo done; sleep 98732 & exit 0"), timeout_s=30)
+    done = await command.run(sh(f"echo done; sleep {marker} & exit 0"), timeout_s=30)
     assert done.stdout == b"done\n"
     assert time.monotonic() - started < 5
-    assert await processes_with("98732") == []
+    assert await processes_with(marker) == []
 
 
 async def test_cancelling_the_caller_leaves_the_command_running(tmp_path):
