@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from client import Connection, Messages
+from client import CallFailed, Connection, Messages
 
 if TYPE_CHECKING:
     from servers import Server
@@ -23,6 +23,10 @@ NODE = "/csi.v1.Node/"
 
 _numbers = itertools.count(1)
 
+#: How often a call is made until it has to succeed, and how long it waits in between.
+_TRIES = 20
+_PAUSE_S = 0.02
+
 
 @dataclass
 class Load:
@@ -32,6 +36,7 @@ class Load:
         lifecycles: how many were finished.
         seconds: how long that took, to the end of the last one.
         steps: step to the seconds that it took, each time.
+        retries: how often a call failed and was made again; 0 on a machine that does nothing else.
         server_cpu: seconds of processor time of the measured side, its children included.
         client_cpu: seconds of processor time of the load client.
     """
@@ -39,6 +44,7 @@ class Load:
     lifecycles: int = 0
     seconds: float = 0
     steps: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    retries: int = 0
     server_cpu: float = 0
     client_cpu: float = 0
 
@@ -51,14 +57,15 @@ class Load:
 class Volume:
     """One volume on its way through a server."""
 
-    def __init__(self, server: Server, connection: Connection, messages: Messages, steps: dict) -> None:
+    def __init__(self, server: Server, connection: Kubelet, messages: Messages, steps: dict) -> None:
         self._connection = connection
         self._messages = messages
         self._steps = steps
         self._name = f"pvc-{next(_numbers):012d}"
         self._parameters = server.parameters
-        self._staging = server.kubelet / "plugins" / self._name / "globalmount"
-        self._target = server.kubelet / "pods" / self._name / "mount"
+        # One after the other on the same paths: what kubelet does around the calls is not what is measured.
+        self._staging = connection.folder / "globalmount"
+        self._target = connection.folder / "mount"
         capability = messages.VolumeCapability()
         capability.mount.fs_type = "ext4"
         capability.access_mode.mode = 1  # SINGLE_NODE_WRITER
@@ -81,7 +88,7 @@ class Volume:
         self._call(CONTROLLER, "ControllerGetVolume", request)
 
     def use(self) -> None:
-        """Stage, publish, unpublish, unstage, with the folders that kubelet makes and removes."""
+        """Stage, publish, unpublish, unstage."""
         stage = self._messages.NodeStageVolumeRequest(
             volume_id=self._id,
             staging_target_path=str(self._staging),
@@ -101,15 +108,10 @@ class Volume:
         unstage = self._messages.NodeUnstageVolumeRequest(
             volume_id=self._id, staging_target_path=str(self._staging)
         )
-        self._staging.mkdir(parents=True)
-        self._target.parent.mkdir(parents=True)
         self._call(NODE, "NodeStageVolume", stage)
         self._call(NODE, "NodePublishVolume", publish)
         self._call(NODE, "NodeUnpublishVolume", unpublish)
         self._call(NODE, "NodeUnstageVolume", unstage)
-        self._target.parent.rmdir()
-        self._staging.rmdir()
-        self._staging.parent.rmdir()
 
     def delete(self) -> None:
         self._call(CONTROLLER, "DeleteVolume", self._messages.DeleteVolumeRequest(volume_id=self._id))
@@ -117,15 +119,33 @@ class Volume:
     def _call(self, service: str, method: str, request) -> bytes:
         message = request.SerializeToString()
         started = time.perf_counter()
-        answer = self._connection.call(service + method, message)
+        for patience in reversed(range(_TRIES)):
+            try:
+                answer = self._connection.call(service + method, message)
+                break
+            except CallFailed:
+                # Something else on this machine may hold a loop device for a moment. kubelet asks again too.
+                if not patience:
+                    raise
+                self._steps["retries"].append(1)
+                time.sleep(_PAUSE_S)
         self._steps[method].append(time.perf_counter() - started)
         return answer
+
+
+class Kubelet(Connection):
+    """A connection with a folder in which volumes are staged and published."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.socket)
+        self.folder = server.kubelet / f"pod-{next(_numbers)}"
+        (self.folder / "globalmount").mkdir(parents=True)
 
 
 @contextmanager
 def connected(server: Server):
     """Give a connection to a server."""
-    connection = Connection(server.socket)
+    connection = Kubelet(server)
     try:
         yield connection
     finally:
@@ -139,6 +159,7 @@ def run(server: Server, messages: Messages, in_flight: int, seconds: float) -> L
     started = time.perf_counter()
     _in_parallel(server, messages, in_flight, load, lambda: time.perf_counter() - started < seconds)
     load.seconds = time.perf_counter() - started
+    load.retries = len(load.steps.pop("retries", ()))
     load.server_cpu = server.processor_seconds() - server_before
     load.client_cpu = _own_cpu() - client_before
     return load

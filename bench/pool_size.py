@@ -61,7 +61,9 @@ def measure(home: Path, messages: Messages, *, full: int, turns: int) -> Sizes:
     finally:
         for pool in pools:
             pool.stop()
-    few, many = ({step: median(times) * 1000 for step, times in part.items()} for part in steps)
+    few, many = (
+        {step: median(times) * 1000 for step, times in part.items() if step != "retries"} for part in steps
+    )
     return Sizes(
         full, {step: (few[step], many[step]) for step in few}, (median(starts[0]), median(starts[1]))
     )

@@ -87,6 +87,7 @@ def as_json(results: Results) -> dict:
                 "median": results.rate(subject, in_flight),
                 "katacsi_is_times_as_fast": results.ratio(KATACSI, subject, in_flight),
                 "cpu_ms_per_lifecycle": _cpu_ms(parts),
+                "retries": sum(part.retries for part in parts),
                 "client_cpu_ms_per_lifecycle": _client_ms(parts),
                 "steps_ms": {
                     step: dict(zip(("p50", "p95"), _percentiles(times), strict=True))
@@ -164,6 +165,8 @@ def _machine_line(results: Results) -> str:
     rounds = len(results.loads[KATACSI, 1])
     facts = [f"{rounds} rounds", f"{os.cpu_count()} CPUs", f"Linux {platform.release()}"]
     facts.append(f"Python {platform.python_version()}")
+    if retries := sum(part.retries for parts in results.loads.values() for part in parts):
+        facts.append(f"{retries} calls failed and were made again")
     if (HOST_PATH, 1) in results.loads:
         return f"{', '.join(facts)}; csi-driver-host-path {results.host_path}"
     return f"{', '.join(facts)}\n\n{results.host_path}"

@@ -50,20 +50,18 @@ def pools_of(settings: Settings, node_id: str, *, read_only: bool = False) -> Po
     """Make the pools of a configuration; nothing is opened yet.
 
     Raises:
-        SettingsError: no pool, an unknown backend, a setting its backend refuses, or local and network pools
-            in one release.
+        SettingsError: no pool, an unknown backend, a setting its backend refuses, or a network pool.
     """
     if not settings.pools:
         raise SettingsError(
             "pools: there is none; add one, such as `default: {backend: loopfile, directory: /srv/pool}`"
         )
     pools = [_pool(settings, name, node_id, read_only=read_only) for name in settings.pools]
-    scopes = {pool.scope for pool in pools}
-    if len(scopes) > 1:
-        local = ", ".join(pool.name for pool in pools if pool.scope is Scope.LOCAL)
-        network = ", ".join(pool.name for pool in pools if pool.scope is Scope.NETWORK)
+    network = [pool.name for pool in pools if pool.scope is Scope.NETWORK]
+    if network:
         raise SettingsError(
-            f"pools: {local} are local and {network} are network pools; install one release for each"
+            f"pools: {', '.join(network)}: network pools need ControllerPublishVolume, which this version "
+            "does not serve; use backends with local scope (`katacsi backends`)"
         )
     return Pools(pools)
 

@@ -39,10 +39,12 @@ def parse_size(text: object) -> int:
         raise ValueError(f"{text!r} is not a size; write bytes or a quantity such as 512Mi, 1.5Gi or 20G")
     whole, decimals, unit = match[1], match[2] or "", match[3] or ""
     power = _UNITS.index(unit[0].upper()) + 1 if unit else 0
-    scaled = int(whole + decimals) * int((1024 if unit.endswith("i") else 1000) ** power)
-    if scaled % 10 ** len(decimals):
+    factor: int = (1024 if unit.endswith("i") else 1000) ** power
+    divisor: int = 10 ** len(decimals)
+    size, rest = divmod(int(whole + decimals) * factor, divisor)
+    if rest:
         raise ValueError(f"{text!r} is no whole number of bytes")
-    return scaled // 10 ** len(decimals)
+    return size
 
 
 def format_size(size_bytes: int) -> str:

@@ -117,8 +117,8 @@ class Settings(_Section):
     )
     newer_capabilities: bool = Field(
         default=False,
-        description="Advertise capabilities newer than CSI 1.12 (GET_SNAPSHOT and later); older sidecars "
-        "and test suites refuse what they do not know.",
+        description="Offer volume health as CSI has it since 1.13 (its own calls), in place of the volume "
+        "condition of CSI up to 1.12, which today's kubelets and sidecars ask for.",
     )
     max_volumes_per_node: int = Field(
         default=0, ge=0, description="Volumes a node may have published at once; 0: no limit."

@@ -12,6 +12,7 @@ import asyncio
 import difflib
 import itertools
 import json
+import re
 import signal
 import time
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ import pytest
 
 from katacsi.rpc.client import RpcError
 from support import leaks, observed
-from support.lifecycle import MIB, SIZES, Life
-from support.zygote import AFTER, BEFORE, Zygote, ZygoteDriver
+from support.lifecycle import MIB, Life
+from support.zygote import AFTER, BEFORE, TORN, Zygote, ZygoteDriver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -34,6 +35,9 @@ pytestmark = pytest.mark.timeout(600)
 _ENOUGH_FAILURES = 3
 #: Two processors: one driver works while the other starts.
 _WORKERS = 2
+
+#: How far a tool gets before it is taken along, in microseconds: hardly, some way, nearly or quite.
+_TORN_AFTER_US = (1000, 3000, 6000, 12000)
 
 _numbers = itertools.count(1)
 
@@ -211,6 +215,38 @@ async def cloned(case: Case) -> Any:
     return await life.create(source_volume_id=case.vol.volume_id)
 
 
+async def stage(case: Case) -> Any:
+    return await case.vol.stage()
+
+
+async def stage_copy(case: Case) -> Any:
+    return await case.copy.stage()
+
+
+async def publish(case: Case) -> Any:
+    return await case.vol.publish()
+
+
+async def unpublish(case: Case) -> Any:
+    return await case.vol.unpublish()
+
+
+async def unstage(case: Case) -> Any:
+    return await case.vol.unstage()
+
+
+async def unstage_copy(case: Case) -> Any:
+    return await case.copy.unstage()
+
+
+async def delete(case: Case) -> Any:
+    return await case.vol.delete()
+
+
+async def delete_snapshot(case: Case) -> Any:
+    return await case.vol.delete_snapshot(case.snapshot_id)
+
+
 async def snapshot(case: Case) -> Any:
     answer = await case.vol.snapshot()
     case.snapshot_id = answer.snapshot.snapshot_id
@@ -274,6 +310,11 @@ async def copy_holds(case: Case) -> None:
     await holds(case)
 
 
+async def copy_holds_restaged(case: Case) -> None:
+    await case.vol.stage()
+    await copy_holds(case)
+
+
 async def takes_bytes(case: Case) -> None:
     await case.vol.publish()
     case.vol.write()
@@ -285,10 +326,33 @@ THICK = {"loopfile.katacsi.io/allocation": "thick"}
 CALLS = [
     Call("create sparse", _nothing, new("direct", "ext4"), delete_unseen),
     Call("create thick", _nothing, new("direct", "ext4", parameters=THICK), delete_unseen),
-    Call("stage ext4", created("direct", "ext4"), lambda c: c.vol.stage(), lambda c: c.vol.unstage(), takes_bytes),
-    Call("stage xfs", created("host", "xfs"), lambda c: c.vol.stage(), lambda c: c.vol.unstage(), takes_bytes),
-    Call("stage block", created("block"), lambda c: c.vol.stage(), lambda c: c.vol.unstage(), takes_bytes),
-    Call("publish direct", staged("direct", "ext4"), lambda c: c.vol.publish(), lambda c: c.vol.unpublish(), takes_bytes),
+    Call("stage ext4", created("direct", "ext4"), stage, unstage, takes_bytes),
+    Call("stage ext4 thick", created("direct", "ext4", parameters=THICK), stage, unstage, takes_bytes),
+    Call("stage xfs", created("host", "xfs"), stage, unstage, takes_bytes),
+    Call("stage block", created("block"), stage, unstage, takes_bytes),
+    Call("publish direct", staged("direct", "ext4", mount_group="1234"), publish, unpublish, takes_bytes),
+    Call("publish host", staged("host", "xfs", mount_group="1234"), publish, unpublish, takes_bytes),
+    Call("publish host read-only", staged("host", "ext4", read_only=True), publish, unpublish),
+    Call("publish block", staged("block"), publish, unpublish, takes_bytes),
+    Call("unpublish direct", published("direct", "ext4"), unpublish, published_again, holds),
+    Call("unpublish host", published("host", "xfs"), unpublish, published_again, holds),
+    Call("unpublish block", published("block"), unpublish, published_again, holds),
+    Call("unstage direct", unpublished("direct", "ext4"), unstage, staged_again, holds_restaged),
+    Call("unstage host", unpublished("host", "xfs"), unstage, staged_again, holds_restaged),
+    Call("unstage block", unpublished("block"), unstage, staged_again, holds_restaged),
+    Call("expand direct", published("direct", "ext4"), grown(), restarted_pod, holds),
+    Call("expand host", published("host", "xfs"), grown(), restarted_pod, holds),
+    Call("expand block", published("block"), grown(), restarted_pod, holds),
+    Call("expand staged", unpublished("direct", "ext4"), grown(at_staging=True), restarted_pod, holds),
+    Call("expand thick", published("direct", "ext4", parameters=THICK), grown(), restarted_pod, holds),
+    Call("snapshot", unpublished("direct", "ext4"), snapshot, delete_unseen_snapshot, holds),
+    Call("snapshot mounted", unpublished("host", "xfs"), snapshot, delete_unseen_snapshot, holds),
+    Call("restore", snapshotted("direct", "ext4"), copied("direct", "ext4"), delete_unseen, copy_holds),
+    Call("clone", unstaged("host", "ext4"), cloned, delete_unseen, copy_holds_restaged),
+    Call("stage restored ext4", restored("host", "ext4", size=64 * MIB), stage_copy, unstage_copy, copy_holds),
+    Call("stage restored xfs", restored("host", "xfs"), stage_copy, unstage_copy, copy_holds),
+    Call("delete", unstaged("direct", "ext4"), delete, created_anew),
+    Call("delete_snapshot", snapshotted("direct", "ext4"), delete_snapshot, snapshot, holds),
 ]
 
 
@@ -297,34 +361,201 @@ CALLS = [
 
 @pytest.fixture(scope="module")
 def zygotes() -> Iterator[list[Zygote]]:
-    """A zygote a worker."""
+    """One for each worker."""
     made = [Zygote() for _ in range(_WORKERS)]
     yield made
     for zygote in made:
         zygote.close()
 
 
-async def test_count(zygotes, scratch, capsys):
-    for call in CALLS:
-        folder = scratch / call.name.replace(" ", "-")
-        folder.mkdir()
-        async with ZygoteDriver(zygotes[0], folder, pool=call.pool) as driver:
-            case = Case(driver)
-            await call.prepare(case)
-            t = time.perf_counter()
-            await driver.restart()
-            t1 = time.perf_counter()
-            driver.count()
-            answer = await call.act(case)
-            steps = driver.counted()
-            t2 = time.perf_counter()
-            s = case.state()
-            t3 = time.perf_counter()
-            with capsys.disabled():
-                print(f"\n=== {call.name}: {len(steps)} restart {t1-t:.3f} act {t2-t1:.3f} state {t3-t2:.3f}")
-                print(" ".join(steps))
-                print(case.told(answer))
-                print(s)
-            if call.check: await call.check(case)
-            await case.tear_down()
-            with capsys.disabled(): print("teardown", time.perf_counter()-t3)
+@dataclass(frozen=True)
+class Crash:
+    """Where a driver dies."""
+
+    number: int
+    step: str
+    when: int
+    delay_us: int = 0
+
+    def __str__(self) -> str:
+        moment = {BEFORE: "before", AFTER: "after", TORN: f"{self.delay_us} us into"}[self.when]
+        return f"killed {moment} step {self.number} ({self.step})"
+
+    @property
+    def leaves_a_tool(self) -> bool:
+        """Whether a tool of the dead driver may still run; calls are refused until it ends."""
+        return self.when == AFTER and self.step.startswith("start of")
+
+
+def crashes(steps: list[str]) -> list[Crash]:
+    """Name every place in a list of steps."""
+    return [
+        Crash(number, step, when, delay_us)
+        for number, step in enumerate(steps, 1)
+        for when, delay_us in (
+            (BEFORE, 0),
+            (AFTER, 0),
+            *((TORN, delay_us) for delay_us in _TORN_AFTER_US if step.startswith("start of")),
+        )
+    ]
+
+
+@dataclass
+class Reference:
+    """What a run without a crash did."""
+
+    steps: list[str]
+    answer: str
+    state: str
+    outline: str  #: after the call and its opposite
+
+
+async def reference(call: Call, zygote: Zygote, folder: Path) -> Reference:
+    """Run a call, and in a second life the call and its opposite, without a crash."""
+    folder.mkdir()
+    async with ZygoteDriver(zygote, folder, pool=call.pool) as driver:
+        case = await _before(call, driver)
+        driver.count()
+        answer = await call.act(case)
+        steps = driver.counted()
+        seen = Reference(steps, case.told(answer), case.state(), "")
+        if call.check:
+            await call.check(case)
+        await case.tear_down()
+        case = await _before(call, driver)
+        await call.act(case)
+        await call.opposite(case)
+        seen.outline = outline(case.state())
+        await case.tear_down()
+    return seen
+
+
+async def _before(call: Call, driver: ZygoteDriver) -> Case:
+    """Come to the moment before the call, in a process that remembers nothing."""
+    case = Case(driver)
+    await call.prepare(case)
+    await driver.restart()
+    return case
+
+
+def outline(state: str) -> str:
+    """Leave out what a call that came half-way may have done for good: sizes, facts, a mount at staging."""
+    lines = [
+        re.sub(r"\d+ bytes", "", line)
+        for line in state.splitlines()
+        if not line.startswith(("filesystem:", "staging:", "mount: <scratch>/staging"))
+        and "volume.json" not in line
+        and not line.endswith("/ 755")
+    ]
+    return "\n".join(lines)
+
+
+async def crash(call: Call, case: Case, place: Crash) -> None:
+    """Run the call until the driver dies there, and start the driver again."""
+    case.driver.arm(place.number, place.when, place.delay_us)
+    try:
+        await call.act(case)
+    except RpcError:
+        status = case.driver.reap()
+        assert status == -signal.SIGKILL, f"ended with {status} instead of being killed"
+    else:
+        raise AssertionError(f"the step was not reached: {case.driver.counted()}")
+    finally:
+        case.driver.disarm()
+    await case.driver.start()
+
+
+async def settled(step: Callable[[], Awaitable[Any]], place: Crash) -> Any:
+    """Make a call; as long as a tool of the dead driver may run, make it as often as the kubelet would."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            return await step()
+        except RpcError:
+            if not place.leaves_a_tool or time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.05)
+
+
+async def retried(call: Call, seen: Reference, driver: ZygoteDriver, place: Crash) -> None:
+    """Crash, repeat the call, compare with the run without a crash, go on to the end."""
+    case = await _before(call, driver)
+    await crash(call, case, place)
+    answer = await settled(lambda: call.act(case), place)
+    _same("answer", seen.answer, case.told(answer))
+    _same("state", seen.state, case.state())
+    if call.check:
+        await call.check(case)
+    await case.tear_down()
+
+
+async def turned_back(call: Call, seen: Reference, driver: ZygoteDriver, place: Crash) -> None:
+    """Crash, then the opposite comes instead of the retry."""
+    case = await _before(call, driver)
+    await crash(call, case, place)
+    await settled(lambda: call.opposite(case), place)
+    _same("outline", seen.outline, outline(case.state()))
+    await case.tear_down()
+
+
+def _same(what: str, wanted: str, found: str) -> None:
+    if wanted != found:
+        difference = difflib.unified_diff(
+            wanted.splitlines(), found.splitlines(), "without a crash", "after the crash", n=0, lineterm=""
+        )
+        raise AssertionError(f"another {what} than without a crash:\n" + "\n".join(difference))
+
+
+async def everywhere(
+    call: Call,
+    then: Callable[[Call, Reference, ZygoteDriver, Crash], Awaitable[None]],
+    zygotes: list[Zygote],
+    scratch: Path,
+) -> tuple[Reference, int]:
+    """Do something at every place of a call; give what a run without a crash does, and the number of places."""
+    seen = await reference(call, zygotes[0], scratch / "reference")
+    assert seen.steps, "the call has no steps: the launcher wraps nothing any more"
+    places = crashes(seen.steps)
+    waiting = iter(places)
+    failures: list[str] = []
+
+    async def work(zygote: Zygote, number: int) -> None:
+        for attempt in itertools.count():
+            folder = scratch / f"worker-{number}-{attempt}"
+            folder.mkdir()
+            driver = ZygoteDriver(zygote, folder, pool=call.pool)
+            place: Crash | None = None
+            try:
+                async with driver:
+                    for place in waiting:  # noqa: B007 -- named below
+                        if len(failures) >= _ENOUGH_FAILURES:
+                            return
+                        await then(call, seen, driver, place)
+                return
+            except (AssertionError, RpcError) as error:
+                failures.append(f"{place}: {error}\n{driver.tail(12)}")
+                leaks.undo(leaks.settled_leaks_below(folder))
+
+    await asyncio.gather(*(work(zygote, number) for number, zygote in enumerate(zygotes)))
+    assert not failures, f"{len(failures)} of {len(places)}:\n\n" + "\n\n".join(failures)
+    return seen, len(places)
+
+
+@pytest.mark.gate("kill-at-every-step")
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name.replace(" ", "-"))
+async def test_a_call_repeated_after_a_crash_at_any_step_ends_as_if_there_had_been_none(
+    call, zygotes, scratch, table
+):
+    """Same answer, same files, records, facts, mounts and devices, same bytes; and nothing after the end."""
+    started = time.monotonic()
+    seen, places = await everywhere(call, retried, zygotes, scratch)
+    table(call.name, steps=len(seen.steps), retried=places, seconds=time.monotonic() - started)
+
+
+@pytest.mark.gate("kill-at-every-step")
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name.replace(" ", "-"))
+async def test_the_opposite_call_after_a_crash_at_any_step_succeeds(call, zygotes, scratch, table):
+    """Unpublish after a torn publish, unstage after a torn stage, delete after a torn create, and so on."""
+    started = time.monotonic()
+    seen, places = await everywhere(call, turned_back, zygotes, scratch)
+    table(call.name, steps=len(seen.steps), turned_back=places, seconds=time.monotonic() - started)

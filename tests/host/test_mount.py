@@ -540,6 +540,21 @@ def test_a_clone_shares_blocks_where_the_filesystem_can(disk, made, fs_type, pos
     assert clone.read_bytes() == b"x" * (32 * MIB)
 
 
+@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+def test_a_thick_copy_shares_no_blocks(disk, made, fs_type):
+    """The room of a thick copy is its own: it is gone from the filesystem when the copy is made."""
+    target = made("target")
+    mount.mount_filesystem(disk(fs_type), target, fs_type, [])
+    source, copy = target / "source", target / "copy"
+    source.write_bytes(b"x" * (64 * MIB))
+    os.sync()
+    before = files.room(target).available_bytes
+    files.copy_file(source, copy, thick=True)
+    os.sync()
+    assert before - files.room(target).available_bytes >= 60 * MIB
+    assert copy.read_bytes() == source.read_bytes()
+
+
 def test_a_clone_does_not_cross_filesystems(disk, made, tmpfs):
     """Between two filesystems there is no clone, and a copy works."""
     target = made("target")

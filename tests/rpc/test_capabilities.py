@@ -120,12 +120,15 @@ def test_nothing_newer_than_1_12_without_the_setting(scope):
     assert set(map(int, offer.node())) <= KNOWN_TO_1_12_NODE
 
 
-def test_health_takes_the_place_of_the_condition():
-    """With the setting for newer capabilities no value is sent that CSI 1.13 has withdrawn."""
-    offer = Offer(features=EVERYTHING, newer=True)
-    assert {each.name for each in (*offer.controller(), *offer.node())}.isdisjoint({""})
-    assert ControllerRpc.GET_VOLUME_HEALTH in offer.controller()
-    assert NodeRpc.GET_VOLUME_HEALTH in offer.node()
+@pytest.mark.parametrize("scope", list(Scope))
+def test_newer_adds_and_takes_nothing_away(scope):
+    """The setting for newer capabilities brings health; callers of CSI 1.12 still find all they know."""
+    older, newer = (Offer(scope=scope, features=EVERYTHING, newer=newer) for newer in (False, True))
+    added = {ControllerRpc.GET_VOLUME_HEALTH, ControllerRpc.LIST_VOLUME_HEALTH}
+    assert set(newer.controller()) - set(older.controller()) == added
+    assert set(newer.node()) - set(older.node()) == {NodeRpc.GET_VOLUME_HEALTH}
+    assert set(older.controller()) < set(newer.controller())
+    assert set(older.node()) < set(newer.node())
 
 
 @pytest.mark.parametrize("scope", list(Scope))
@@ -143,6 +146,14 @@ def test_local_volumes_grow_on_their_node_alone():
     assert NodeRpc.EXPAND_VOLUME in local.node()
     assert ControllerRpc.EXPAND_VOLUME in network.controller()
     assert NodeRpc.EXPAND_VOLUME in network.node()
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_no_growth_where_no_pool_can_grow(scope):
+    """Neither side offers expansion when no pool has it."""
+    offer = Offer(scope=scope)
+    assert ControllerRpc.EXPAND_VOLUME not in offer.controller()
+    assert NodeRpc.EXPAND_VOLUME not in offer.node()
 
 
 async def test_expansion_is_offered_as_online():

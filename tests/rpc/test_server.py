@@ -242,6 +242,7 @@ async def test_unsupported_call_is_unimplemented_with_a_content_type(driver, pat
     assert headers["grpc-status"] == "12"
     assert headers["content-type"].startswith("application/grpc")
     assert headers[":status"] == "200"
+    assert "this driver" in headers["grpc-message"]
 
 
 async def test_all_five_services_are_registered(driver):
@@ -287,6 +288,9 @@ async def test_change_survives_deadline_and_reset(driver):
     stream = client.call("/csi.v1.Node/NodeStageVolume", framed(STAGE), timeout="50m")
     await begun.wait()
     assert (await client.answer(stream))["grpc-status"] == "4"
+    counted = driver.server._interceptor._metrics.registry.get_sample_value
+    late = {"method": "NodeStageVolume", "code": "DEADLINE_EXCEEDED"}
+    assert counted("katacsi_rpc_duration_seconds_count", late) == 1
     client.writer.write(hyperframe.frame.RstStreamFrame(stream, error_code=8).serialize())
     again = client.call("/csi.v1.Identity/Probe")
     assert (await client.answer(again))["grpc-status"] == "0"
@@ -390,6 +394,7 @@ async def test_client_that_does_not_read_does_not_keep_the_driver(driver):
     await asyncio.sleep(0.3)
     async with asyncio.timeout(5):
         assert await driver.server.drain(0.5) is False
+    assert not driver.server._alive
     client.writer.transport.abort()
 
 

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from katacsi.rpc.client import Client
-from support import crash_launcher
+from support import crash_launcher, leaks
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-BEFORE, AFTER = crash_launcher.BEFORE, crash_launcher.AFTER
+BEFORE, AFTER, TORN = crash_launcher.BEFORE, crash_launcher.AFTER, crash_launcher.TORN
 NODE = "node-1"
-#: Names one test run: nothing that another run left, or runs beside it, is mistaken for ours.
+#: How long a start may take on a machine that is busy with something else.
 _START_S = 20.0
 
 
@@ -132,14 +132,21 @@ class ZygoteDriver:
 
     async def start(self) -> Client:
         """Start the driver, wait until it answers, and give a client."""
+        if not await self.tried_to_start():
+            raise AssertionError(f"the driver did not start:\n{self.tail()}")
+        assert self.client is not None
+        return self.client
+
+    async def tried_to_start(self) -> bool:
+        """Start the driver; say whether it came so far as to answer, or died before."""
         self.spawn()
         end = time.monotonic() + _START_S
         while not self._listens():
             if not self.alive or time.monotonic() > end:
-                raise AssertionError(f"the driver did not start:\n{self.tail()}")
+                return False
             await asyncio.sleep(0.004)
         self.client = Client(self.socket)
-        return self.client
+        return True
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -189,15 +196,15 @@ class ZygoteDriver:
     def count(self) -> None:
         """From now on, list the steps."""
         self._steps_file.unlink(missing_ok=True)
-        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, 0, 0, 0)
+        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, 0, 0, 0, 0)
 
-    def arm(self, number: int, when: int) -> None:
-        """From now on, count the steps, and die before or after this one."""
-        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, number, when, 0)
+    def arm(self, number: int, when: int, delay_us: int = 0) -> None:
+        """From now on, count the steps, and die at this one."""
+        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, number, when, 0, delay_us)
 
     def disarm(self) -> None:
         """Count no more."""
-        crash_launcher.SWITCH.pack_into(self._switch, 0, 0, 0, 0, 0)
+        crash_launcher.SWITCH.pack_into(self._switch, 0, 0, 0, 0, 0, 0)
 
     def counted(self) -> list[str]:
         """Count no more, and give the names of the steps that were counted."""
@@ -219,7 +226,5 @@ class ZygoteDriver:
                 await self.stop()
             else:
                 self.kill()
-        from support import leaks
-
         leaks.undo(leaks.leaks_below(self.run))
         shutil.rmtree(self.run)

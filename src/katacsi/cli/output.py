@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -42,37 +43,48 @@ def print_json(data: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Print rows for people; `empty` says so on stderr when there are none, as a script reads stdout."""
+    """Print rows for people; `empty` says so on stderr when there are none, as a script reads stdout.
+
+    On a terminal, where room is short, a column without any entry is left out.
+    """
     from rich.table import Table  # noqa: PLC0415  # only where a table is printed
 
     rows = list(rows)
     if not rows:
-        click.echo(empty, err=True)
+        if empty:
+            click.echo(empty, err=True)
         return
+    wanted = [not sys.stdout.isatty() or any(column) for column in zip(*rows, strict=True)]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in headings:
+    for heading in compress(headings, wanted):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(_text(cell) for cell in compress(row, wanted)))
     _print(table)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Print what is known of one object: a name and a value a line."""
+    """Print what is known of one object: a name and a value a line; what has no value is left out."""
     from rich.table import Table  # noqa: PLC0415  # only where a table is printed
 
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(name, value)
+        if value:
+            table.add_row(name, _text(value))
     _print(table)
+
+
+def _text(cell: str) -> str:
+    """Give what a terminal may be shown: names come from callers and files, and may hold control signs."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in cell)
 
 
 def _print(table: object) -> None:
     console = _console()
     if console.is_terminal:
-        console.print(table, markup=False, highlight=False)
+        console.print(table, highlight=False)
         return
     with console.capture() as capture:
         console.print(table, highlight=False)

@@ -79,7 +79,7 @@ def list_(config: Path, only: str | None, output: Output) -> None:
         print_table(
             ("VOLUME", "POOL", "SIZE", "FORMAT", "USED BY", "NOTES", "CONDITION", "AGE"),
             [_row(view, now) for view in views],
-            empty="There are no volumes.",
+            empty="" if errors else "There are no volumes.",
         )
     for error in errors:
         click.echo(f"Error: {error.message}", err=True)
@@ -256,7 +256,7 @@ def _age(created_at: float, now: float) -> str:
 
 def _facts(view: _View, detail: _Detail, now: float) -> list[tuple[str, str]]:
     volume, facts = view.volume, view.volume.facts
-    lines = [
+    return [
         ("Name", volume.csi_name),
         ("Id", str(volume.id)),
         ("Pool", f"{volume.id.pool} ({detail.backend_name})"),
@@ -272,7 +272,7 @@ def _facts(view: _View, detail: _Detail, now: float) -> list[tuple[str, str]]:
         ("Condition", ("ABNORMAL: " if volume.condition.abnormal else "") + volume.condition.message),
         ("Created", _created(volume.created_at, now)),
     ]
-    return [(name, value) for name, value in lines if value]
+    return lines
 
 
 def _published(published: Published) -> str:

@@ -8,13 +8,15 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from katacsi.rpc.client import Client, RpcError
 
 if TYPE_CHECKING:
     from katacsi.demo.place import Place
 
+#: -P: whatever lies in the current directory is not imported.
+_PYTHON = (sys.executable, "-P", "-m")
 _START_S = 20.0
 _GUEST_S = 60.0
 
@@ -42,14 +44,18 @@ class Driver:
         Raises:
             ActorFailed: it ended, or did not become ready.
         """
+        self._process = self._spawn()
+        await self._ready(self._process)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         place = self._place
-        command = [sys.executable, "-m", "katacsi", "serve", "--config", str(place.config)]
+        command = [*_PYTHON, "katacsi", "serve", "--config", str(place.config)]
         command += ["--endpoint", f"unix://{place.socket}", "--node-id", "demo-node"]
         # The user's own settings are for the user's driver.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("KATACSI_")}
         with place.log.open("ab") as log:
             # A session of its own: Ctrl-C is for the demo, which then ends the driver in its turn.
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -57,8 +63,8 @@ class Driver:
                 env=environment,
                 start_new_session=True,
             )
-        place.processes.append(self._process)
-        await self._ready(self._process)
+        place.processes.append(process)
+        return process
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> None:
         end = asyncio.get_running_loop().time() + _START_S
@@ -102,6 +108,7 @@ class Guests:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._all: list[subprocess.Popen[bytes]] = []
         self._holding: subprocess.Popen[bytes] | None = None
 
     async def write(self, target: str, data: bytes) -> Report:
@@ -138,9 +145,8 @@ class Guests:
 
     def end_all(self) -> None:
         """End every guest at once, as a power cut would; whoever waits for one wakes up."""
-        for process in self._place.processes:
-            if "katacsi.demo.guest" in process.args:
-                process.kill()
+        for process in self._all:
+            process.kill()
 
     async def _do(self, target: str, action: str, data: bytes) -> Report:
         process = self._start(target, action)
@@ -149,11 +155,12 @@ class Guests:
             raise ActorFailed(f"the guest could not {action}: {said.decode().strip()}")
         return _report(answer)
 
-    def _start(self, target: str, action: str) -> subprocess.Popen[Any]:
+    def _start(self, target: str, action: str) -> subprocess.Popen[bytes]:
         place = self._place
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "katacsi.demo.guest"),
+                *_PYTHON,
+                "katacsi.demo.guest",
                 *(str(place.records), target, str(place.guest_mount), action),
             ],
             stdin=subprocess.PIPE,
@@ -161,6 +168,7 @@ class Guests:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        self._all.append(process)
         place.processes.append(process)
         return process
 

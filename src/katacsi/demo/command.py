@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import shutil
 import signal
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -20,9 +18,7 @@ from katacsi.demo.screen import screen_of
 from katacsi.demo.story import Story, StoryEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from katacsi.demo.screen import Screen
+    from types import FrameType, TracebackType
 
 #: A shell's exit code for "ended by a signal" is this and the signal's number.
 _SIGNALLED = 128
@@ -61,93 +57,90 @@ def demo(scratch: Path | None, *, keep: bool, plain: bool) -> None:
     sys.exit(_run(folder, keep=keep, plain=plain))
 
 
+@dataclass
+class _Outcome:
+    """How a run ended: by itself, by a signal, or because something was not as it should be."""
+
+    signal: int = 0
+    failure: str = ""
+    log: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+class _Signals:
+    """From entering to leaving, keeps the signals that would end the process from doing so.
+
+    The first of them cancels the story. What clears up afterwards is not hindered by any more of them.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._task: asyncio.Task[None] | None = None
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._former = {number: signal.signal(number, self._note) for number in _ENDING}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    async def play(self, story: Story) -> None:
+        """Play the story until it ends or a signal comes."""
+        self._task = asyncio.create_task(story.play())
+        if self.number:
+            self._task.cancel()
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            if not self.number:
+                raise
+        finally:
+            story.end_guests()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.number = self.number or number
+        if self._task is not None and not self._task.done():
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
 def _run(folder: Path, *, keep: bool, plain: bool) -> int:
     """Play the story; give the exit code. Whatever happens, the place is cleared before the last line."""
     started = time.monotonic()
-    place = Place.make(folder)
-    screen = screen_of(plain=plain)
-    story = Story(place, screen)
-    ended: str | None = None
-    signalled = 0
-    try:
-        with screen:
-            signalled = asyncio.run(_until_signal(story))
-    except StoryEnded as error:
-        ended = str(error)
-    finally:
-        with _unhindered():
-            log = place.log_tail() if ended else []
-            left = place.clear(keep=keep)
-    return _end(
-        screen, story, time.monotonic() - started, ended, signalled, log, left, place if keep else None
-    )
+    outcome = _Outcome()
+    with _Signals() as signals:
+        place = Place.make(folder)
+        screen = screen_of(plain=plain)
+        story = Story(place, screen)
+        try:
+            with screen:
+                asyncio.run(signals.play(story))
+        except StoryEnded as error:
+            outcome.failure = str(error)
+            outcome.log = place.log_tail()
+        finally:
+            outcome.left = place.clear(keep=keep)
+        outcome.signal = signals.number
+    if keep:
+        screen.say(f"Kept: {place.pool_parent}, with the configuration, the pool and the driver's log.")
+    code = _report(outcome)
+    if code == 0:
+        screen.say(story.proven(time.monotonic() - started, everything_gone=not keep))
+    return code
 
 
-async def _until_signal(story: Story) -> int:
-    """Play the story; give the signal that ended it, or 0."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(story.play())
-    got: list[int] = []
-
-    def stop(number: int) -> None:
-        got.append(number)
-        task.cancel()
-
-    for number in _ENDING:
-        loop.add_signal_handler(number, stop, number)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not got:
-            raise
-    finally:
-        for number in _ENDING:
-            loop.remove_signal_handler(number)
-        story.end_guests()
-    return got[0] if got else 0
-
-
-@contextlib.contextmanager
-def _unhindered() -> Iterator[None]:
-    """Let no second Ctrl-C stop what the first one has begun."""
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _end(
-    screen: Screen,
-    story: Story,
-    seconds: float,
-    ended: str | None,
-    signalled: int,
-    log: list[str],
-    left: list[str],
-    kept: Place | None,
-) -> int:
-    for line in log:
+def _report(outcome: _Outcome) -> int:
+    """Say on stderr what went wrong; give the exit code."""
+    for line in outcome.log:
         click.echo(f"driver: {line}", err=True)
-    for line in left:
+    for line in outcome.left:
         click.echo(f"Error: left behind: {line}", err=True)
-    if kept is not None:
-        screen.say(
-            f"Kept: {kept.pool_parent} (configuration, pool, driver's log); remove it when you are done."
-        )
-    if signalled:
-        click.echo(
-            f"Interrupted; {'nothing else was' if kept else 'nothing was'} left behind."
-            if not left
-            else "Interrupted.",
-            err=True,
-        )
-        return _SIGNALLED + signalled
-    if ended is not None:
-        click.echo(f"Error: {ended}", err=True)
-        return 1
-    if left:
-        return 1
-    screen.say(story.proven(seconds, everything_gone=kept is None))
-    return 0
+    if outcome.failure:
+        click.echo(f"Error: {outcome.failure}", err=True)
+    if outcome.signal:
+        click.echo("Interrupted." if outcome.left else "Interrupted; cleaned up.", err=True)
+        return _SIGNALLED + outcome.signal
+    return 1 if outcome.failure or outcome.left else 0

@@ -52,9 +52,10 @@ def scratch_folder(wished: Path | None) -> Path:
         wished = wished.absolute()
         if not wished.is_dir():
             raise NoRoom(f"--scratch {wished}: is no folder; name one that exists")
-        if _free(wished) < _ROOM:
+        if (free := _free(wished)) < _ROOM:
             raise NoRoom(
-                f"--scratch {wished}: has {format_size(_free(wished))} free; the demo needs {format_size(_ROOM)}"
+                f"--scratch {wished}: has {format_size(free)} free, and the demo needs {format_size(_ROOM)}; "
+                "name another folder"
             )
         return wished
     usable = [folder for folder in _FOLDERS if folder.is_dir() and _free(folder) >= _ROOM]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
+_HEADINGS = ("WHO", "CALL", "MS", "WHAT IT CHANGED HERE")
 _WHO = 7
 _WHAT = 19  # the longest name of a call, NodeUnpublishVolume
 _MS = 7
@@ -30,12 +31,16 @@ _MS = 7
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was done: by whom, what, in which time, and what it changed."""
+    """One thing that was done: by whom, what, in which time, and what was seen of it.
+
+    `refused` is set where the answer was an error.
+    """
 
     who: str
     what: str
     ms: float
-    changed: Sequence[str]
+    seen: Sequence[str]
+    refused: bool = False
 
 
 class Screen(Protocol):
@@ -48,6 +53,9 @@ class Screen(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop drawing."""
+
+    def head(self) -> None:
+        """Say what the columns are."""
 
     def chapter(self, title: str) -> None:
         """Begin a part of the story."""
@@ -73,14 +81,17 @@ class PlainScreen:
     """Lines of text, for files, pipes and logs."""
 
     def __enter__(self) -> Self:
-        """Print what the columns are."""
-        click.echo(_line("WHO", "CALL", "MS", "WHAT IT CHANGED HERE"))
+        """Nothing is drawn that would have to begin."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing was drawn that would have to go."""
+
+    def head(self) -> None:
+        """Print what the columns are."""
+        click.echo(_line(*_HEADINGS))
 
     def chapter(self, title: str) -> None:
         """Print the title."""
@@ -94,7 +105,7 @@ class PlainScreen:
 
     def row(self, row: Row) -> None:
         """Print a line, and one for each further change."""
-        first, *others = row.changed or ("nothing",)
+        first, *others = row.seen or ("nothing",)
         click.echo(_line(row.who, row.what, f"{row.ms:.1f}", first))
         for other in others:
             click.echo(_line("", "", "", other))
@@ -116,15 +127,7 @@ class LiveScreen:
         self._live = Live(console=console, transient=True, refresh_per_second=12)
 
     def __enter__(self) -> Self:
-        """Print the head of the table."""
-        self._console.print(
-            _grid(
-                Text("WHO", "bold"),
-                Text("CALL", "bold"),
-                Text("MS", "bold"),
-                Text("WHAT IT CHANGED HERE", "bold"),
-            )
-        )
+        """Begin to draw."""
         self._live.start()
         return self
 
@@ -134,6 +137,11 @@ class LiveScreen:
         """Give the terminal back."""
         self._live.update("")
         self._live.stop()
+
+    def head(self) -> None:
+        """Print what the columns are."""
+        who, what, ms, changed = (Text(heading, "bold") for heading in _HEADINGS)
+        self._console.print(_grid(who, what, ms, changed))
 
     def chapter(self, title: str) -> None:
         """Print the title."""
@@ -150,14 +158,13 @@ class LiveScreen:
 
     def row(self, row: Row) -> None:
         """Print the row for good."""
-        changed = Text("\n".join(row.changed)) if row.changed else Text("nothing", "dim")
-        refused = bool(row.changed) and row.changed[0].isupper()
+        seen = Text("\n".join(row.seen)) if row.seen else Text("nothing", "dim")
         self._console.print(
             _grid(
                 Text(row.who, "magenta" if row.who == "guest" else ""),
-                Text(row.what, "yellow" if refused else "green"),
+                Text(row.what, "yellow" if row.refused else "green"),
                 Text(f"{row.ms:.1f}"),
-                changed,
+                seen,
             )
         )
 

@@ -6,9 +6,9 @@ proven.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
+import subprocess
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ _SIZE = 64 * MIB
 _GROWN = 128 * MIB
 _WRITTEN = 4 * MIB
 _VOLUME = "pvc-demo"
-_RESTORED = "pvc-restored"
+_RESTORED = "pvc-copy"
 _SNAPSHOT = "snap-demo"
 _CAPABILITY = csi.VolumeCapability(
     mount=csi.VolumeCapabilityMountVolume(fs_type="ext4"),
@@ -73,6 +73,7 @@ class Story:
             f"katacsi {__version__}. Pool: {place.pool} ({needs.filesystem_of(place.pool)}); "
             f"records: {place.records}"
         )
+        self._screen.head()
         try:
             async with self._clients:
                 volume = await self._handed_over()
@@ -80,7 +81,7 @@ class Story:
                 restored, snapshot = await self._restored(volume)
                 await self._grows(volume)
                 await self._deleted(volume, restored, snapshot)
-        except (ActorFailed, RpcError, KatacsiError) as error:
+        except (ActorFailed, RpcError, KatacsiError, OSError, subprocess.TimeoutExpired) as error:
             raise StoryEnded(str(error)) from error
 
     def end_guests(self) -> None:
@@ -91,7 +92,7 @@ class Story:
         """Say in one line what was proven."""
         return (
             f"Proven: {format_size(_WRITTEN)} that a guest wrote through the device were there byte for byte "
-            f"{', '.join(self._proofs)}; {self._calls} calls, {seconds:.1f} s"
+            f"{', '.join(self._proofs[:-1])} and {self._proofs[-1]}; {self._calls} calls, {seconds:.1f} s"
             f"{', nothing left behind' if everything_gone else ''}."
         )
 
@@ -115,7 +116,7 @@ class Story:
         await self._unpublish(_VOLUME, volume)
         await self._unstage(_VOLUME, volume)
         pid = self._driver.pid
-        await self._do("demo", "kill -9", self._driver.kill, f"the driver, process {pid}, is gone")
+        await self._do("demo", "kill -9", self._driver.kill, lambda: [f"the driver, process {pid}, is gone"])
         await self._start_driver("start again")
         await self._stage(_VOLUME, volume)
         await self._publish(_VOLUME, volume)
@@ -264,7 +265,8 @@ class Story:
         assert self._client is not None, "the driver was started"
         before = self._scene()
         answer, code, message = None, "OK", ""
-        with self._screen.working("kubelet", name):
+        who = "kubelet" if name.startswith("Node") else "sidecar"
+        with self._screen.working(who, name):
             started = time.monotonic()
             try:
                 answer = await call(self._client)
@@ -279,7 +281,7 @@ class Story:
             changed = [f"{code}: {message}", *changed]
         elif answered is not None:
             changed.append(answered(answer))
-        self._screen.row(Row("kubelet", name, ms, changed))
+        self._screen.row(Row(who, name, ms, changed, refused=code != "OK"))
         if code != expected:
             raise StoryEnded(f"{name} was answered with {code} and not {expected}: {message}")
         return answer
@@ -287,10 +289,11 @@ class Story:
     # -- what is not a call ----------------------------------------------------------------------------
 
     async def _start_driver(self, what: str) -> None:
-        await self._do(
-            "demo", what, self._driver.start, lambda: f"the driver, process {self._driver.pid}, answers Probe"
-        )
+        await self._do("demo", what, self._driver.start, self._answers)
         self._client = await self._clients.enter_async_context(Client(self._place.socket))
+
+    def _answers(self) -> list[str]:
+        return [f"the driver, process {self._driver.pid}, answers"]
 
     async def _stop_driver(self) -> None:
         code = await self._driver.stop()
@@ -314,16 +317,18 @@ class Story:
         return reports[0]
 
     async def _do(
-        self, who: str, what: str, act: Callable[[], Awaitable[None]], fact: str | Callable[[], str] = ""
+        self,
+        who: str,
+        what: str,
+        act: Callable[[], Awaitable[None]],
+        facts: Callable[[], list[str]] = list,
     ) -> None:
         before = self._scene()
         with self._screen.working(who, what):
             started = time.monotonic()
             await act()
             ms = (time.monotonic() - started) * 1000
-        said = fact if isinstance(fact, str) else fact()
-        changed = [*([said] if said else ()), *witness.changes(before, self._scene())]
-        self._screen.row(Row(who, what, ms, changed))
+        self._screen.row(Row(who, what, ms, [*facts(), *witness.changes(before, self._scene())]))
 
     def _check_bytes(self, report: Report, when: str) -> None:
         if report.sha256 != hashlib.sha256(self._written).hexdigest():
@@ -345,8 +350,8 @@ def _usage(usage: csi.VolumeUsage) -> str:
     return f"{total} in all" + (f", {format_size(usage.used)} used" if usage.used else "")
 
 
-def _found(report: Report) -> str:
-    return (
-        f"{format_size(report.bytes)} with SHA-256 {report.sha256[:12]}…, filesystem of "
-        f"{format_size(report.filesystem_bytes)}"
-    )
+def _found(report: Report) -> list[str]:
+    return [
+        f"file of {format_size(report.bytes)}, SHA-256 {report.sha256[:12]}…",
+        f"filesystem of {format_size(report.filesystem_bytes)}",
+    ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from katacsi.demo.place import backing_file
@@ -18,6 +17,7 @@ from katacsi.model import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from katacsi.demo.place import Place
     from katacsi.host.superblock import Superblock
@@ -82,7 +82,7 @@ def changes(before: Scene, after: Scene) -> list[str]:
     """Say what differs between two moments, in the order in which a driver does such things."""
     return [
         *_image_changes(before.images, after.images),
-        *(f"guard mounted: read-only tmpfs {_short(source)}" for source in _new(before.guards, after.guards)),
+        *(f"guard mounted, read-only: {_short(source)}" for source in _new(before.guards, after.guards)),
         *("record written" for _ in _new(before.records, after.records)),
         *("record removed" for _ in _new(after.records, before.records)),
         *("guard unmounted" for _ in _new(after.guards, before.guards)),
@@ -120,7 +120,8 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _traits(device: loop.LoopDevice) -> str:
-    return f"{'direct I/O' if device.direct_io else 'buffered'}, {device.sector_size}-byte sectors"
+    sectors = format_size(device.sector_size).removesuffix("i").removesuffix(" bytes")
+    return f"{'direct I/O' if device.direct_io else 'buffered'}, {sectors} sectors"
 
 
 def _image_changes(before: Mapping[str, Image], after: Mapping[str, Image]) -> Iterator[str]:
@@ -130,17 +131,17 @@ def _image_changes(before: Mapping[str, Image], after: Mapping[str, Image]) -> I
             assert old is not None
             if old.device:
                 yield f"{old.device} detached"
-            yield f"{name}: file gone, {format_size(old.on_disk)} given back"
+            yield f"{name} gone, with its {format_size(old.on_disk)}"
             continue
         if old is None:
-            yield f"{name}: file of {format_size(new.size)}, {format_size(new.on_disk)} on disk"
+            yield f"{name} made: {format_size(new.size)}, {format_size(new.on_disk)} used"
             old = Image(new.size, new.on_disk)
         yield from _image_change(name, old, new)
 
 
 def _image_change(name: str, old: Image, new: Image) -> Iterator[str]:
     if new.size != old.size:
-        yield f"{name}: file grew from {format_size(old.size)} to {format_size(new.size)}"
+        yield f"{name} grew from {format_size(old.size)} to {format_size(new.size)}"
     if new.device != old.device:
         yield f"{new.device} attached: {new.traits}" if new.device else f"{old.device} detached"
     elif new.device_size != old.device_size:
@@ -156,7 +157,7 @@ def _filesystem_change(old: Superblock | None, new: Superblock | None) -> Iterat
     if new is None:
         return
     if old is None or old.uuid != new.uuid:
-        yield f"{new.fs_type} of {format_size(new.size_bytes)}, UUID {new.uuid}"
+        yield f"{new.fs_type} of {format_size(new.size_bytes)}, UUID {new.uuid[:8]}…"
     elif old.size_bytes != new.size_bytes:
         yield f"{new.fs_type} grew from {format_size(old.size_bytes)} to {format_size(new.size_bytes)}"
 
@@ -166,6 +167,5 @@ def _new(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def _short(source: str) -> str:
-    """Leave the pool's identity out of a guard's source: it is long, and another in each run."""
-    parts = source.split(":")
-    return ":".join((*parts[:3], "…", parts[-1])) if len(parts) == 5 else source
+    """Leave the middle out of a guard's source: beside the volume's name it says which pool, and is long."""
+    return f"{_GUARD}…:{source.rpartition(':')[2]}"

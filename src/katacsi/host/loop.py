@@ -39,9 +39,9 @@ _ATTACH_TIMEOUT_S = 10.0
 _ATTACH_PAUSE_S = 0.005
 #: udevd and blkid open a device for moments; a detach waits this long for them, in seconds, doubling.
 _DETACH_PAUSES_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
-#: Of these the first, 31 ms in all, are waited for a claim: somebody else's LOOP_CONFIGURE, in search of a
-#: free device, claims even ours for a moment. Other claims (a mount) last, and need not be waited for.
-_LONGEST_CLAIM_PAUSE_S = 0.016
+#: So long, in seconds, a claim is waited for: somebody else's LOOP_CONFIGURE, in search of a free device,
+#: claims even ours for a moment. Other claims (a mount) last, and need not be waited for.
+_CLAIM_PAUSES_S = (0.001, 0.002, 0.004, 0.008, 0.016)
 #: The lock on a backing file is held for milliseconds, by us alone.
 _LOCK_TIMEOUT_S = 30.0
 
@@ -257,13 +257,7 @@ def detach(device: LoopDevice | Path, file_identity: tuple[int, int]) -> None:
 def _detach(number: int, file_identity: tuple[int, int]) -> None:
     without_discard = False
     for pause_s in (*_DETACH_PAUSES_S, None):
-        try:
-            fd = _claimed(number)
-        except errors.VolumeInUse:
-            if pause_s is None or pause_s > _LONGEST_CLAIM_PAUSE_S:
-                raise
-            time.sleep(pause_s)
-            continue
+        fd = _claimed(number)
         cleared = fd is None
         if fd is not None:
             try:
@@ -285,14 +279,17 @@ def _claimed(number: int) -> int | None:
 
     Mounted, or claimed by device-mapper, mkfs or swap, it is refused before the kernel is told anything.
     """
-    try:
-        return _loopctl.opened(number, os.O_RDONLY | os.O_EXCL)
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise _in_use(number) from error
-        if error.errno in (errno.ENXIO, errno.ENODEV):
-            return None
-        raise
+    for pause_s in (*_CLAIM_PAUSES_S, None):
+        try:
+            return _loopctl.opened(number, os.O_RDONLY | os.O_EXCL)
+        except OSError as error:
+            if error.errno in (errno.ENXIO, errno.ENODEV):
+                return None
+            if error.errno != errno.EBUSY:
+                raise
+        if pause_s is not None:
+            time.sleep(pause_s)
+    raise _in_use(number)
 
 
 def _cleared(fd: int, file_identity: tuple[int, int], *, is_last_try: bool) -> bool:

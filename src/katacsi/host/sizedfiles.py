@@ -154,7 +154,9 @@ def clone_file(src: Path, dst: Path) -> bool:
 def copy_file(
     src: Path, dst: Path, on_progress: Callable[[int, int], None] | None = None, *, thick: bool = False
 ) -> None:
-    """Make `dst` a new file with the bytes of `src`: holes stay holes, unless thick reserves all blocks.
+    """Make `dst` a new file with the bytes of `src`: holes stay holes, and blocks may be shared.
+
+    Thick: it has all its blocks, and shares none with the source.
 
     `on_progress(done, total)` hears, after every 64 MiB or extent, how far into the file the copy is, in
     bytes; what it raises ends the copy. However the copy ends early, dst is absent.
@@ -171,7 +173,9 @@ def copy_file(
             if thick and size:
                 _linux.fallocate(fd, 0, 0, size)
             os.ftruncate(fd, size)
-            _copy_extents(source, fd, size, on_progress)
+            # copy_file_range shares blocks on xfs and btrfs; then each later write needs room for a new one.
+            copy_some = _write_some if thick else _copy_some
+            _copy_extents(source, fd, size, copy_some, on_progress)
             os.fsync(fd)
             _linux.sync_directory(dst.parent)
         except BaseException:
@@ -186,7 +190,11 @@ def copy_file(
 
 
 def _copy_extents(
-    source: int, target: int, size: int, on_progress: Callable[[int, int], None] | None
+    source: int,
+    target: int,
+    size: int,
+    copy_some: Callable[[int, int, int, int], int],
+    on_progress: Callable[[int, int], None] | None,
 ) -> None:
     position = 0
     while position < size:
@@ -198,7 +206,7 @@ def _copy_extents(
             break  # a hole up to the end
         end = min(os.lseek(source, position, os.SEEK_HOLE), size)
         while position < end:
-            copied = _copy_some(source, target, position, min(end - position, _COPY_BYTES))
+            copied = copy_some(source, target, position, min(end - position, _COPY_BYTES))
             if copied == 0:
                 raise OSError(errno.EIO, "the file got shorter while it was copied")
             position += copied
@@ -214,6 +222,10 @@ def _copy_some(source: int, target: int, offset: int, length: int) -> int:
     except OSError as error:
         if error.errno not in _NO_COPY_RANGE:
             raise
+    return _write_some(source, target, offset, length)
+
+
+def _write_some(source: int, target: int, offset: int, length: int) -> int:
     os.lseek(target, offset, os.SEEK_SET)
     return os.sendfile(target, source, offset, length)
 

@@ -70,8 +70,8 @@ class Offer:
     Attributes:
         role: the services this process serves.
         scope: whether volumes stay on their node (LOCAL) or are fenced by the controller (NETWORK).
-        newer: also advertise what CSI has had since 1.13. Health then takes the place of the volume
-            condition, as it did in CSI itself; test suites and sidecars of one side do not know the other.
+        newer: also advertise what CSI has had since 1.13; sidecars and test suites that are older may refuse
+            a driver with capabilities they do not know.
         features: what the release's pools can do together.
     """
 
@@ -90,11 +90,10 @@ class Offer:
         yield ControllerRpc.GET_CAPACITY
         yield ControllerRpc.GET_VOLUME
         yield ControllerRpc.SINGLE_NODE_MULTI_WRITER
+        yield condition.CONTROLLER_CAPABILITY
         if self.newer:
             yield ControllerRpc.GET_VOLUME_HEALTH
             yield ControllerRpc.LIST_VOLUME_HEALTH
-        else:
-            yield condition.CONTROLLER_CAPABILITY
         if self.features.snapshots:
             yield ControllerRpc.CREATE_DELETE_SNAPSHOT
             yield ControllerRpc.LIST_SNAPSHOTS
@@ -117,7 +116,9 @@ class Offer:
         yield NodeRpc.VOLUME_MOUNT_GROUP
         # On controller and node together, so that Kubernetes sends it for ReadWriteOnce.
         yield NodeRpc.SINGLE_NODE_MULTI_WRITER
-        yield NodeRpc.GET_VOLUME_HEALTH if self.newer else condition.NODE_CAPABILITY
+        yield condition.NODE_CAPABILITY
+        if self.newer:
+            yield NodeRpc.GET_VOLUME_HEALTH
         if self.features.expand:
             yield NodeRpc.EXPAND_VOLUME
 

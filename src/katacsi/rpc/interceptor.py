@@ -53,7 +53,7 @@ class Call:
         if isinstance(error, KatacsiError):
             return cut(self._scrubbed(error.message))
         if isinstance(error, GRPCError):
-            return error.message or f"{name} is not offered by this driver; ask for its capabilities"
+            return error.message or _not_offered(self.method)
         if isinstance(error, TimeoutError):
             return f"{name}: a step took too long; the call may be repeated"
         # What went wrong is for the log alone: an unforeseen text may say anything.
@@ -176,6 +176,12 @@ class _Tapped:
         if log.is_enabled_for(logging.DEBUG):
             log.debug("asked", message=redact.describe(message))
         return message
+
+
+def _not_offered(method: Method) -> str:
+    if method is UNKNOWN:
+        return "this driver has no method of that name"
+    return f"{method.name} is not offered by this driver; ask for its capabilities"
 
 
 def _level(method: Method, status: Status) -> int:

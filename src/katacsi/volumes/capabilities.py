@@ -121,11 +121,13 @@ def least_size(fs_type: str) -> int:
 
 
 def check_mkfs_options(fs_type: str, options: str) -> None:
-    """Refuse options that mkfs must not be given.
+    """Refuse options that mkfs must not be given; a raw volume has no mkfs, whatever its StorageClass says.
 
     Raises:
         InvalidRequest: with those that are legal.
     """
+    if not fs_type:
+        return
     try:
         mkfs.validate_options(fs_type, options)
     except ValueError as error:

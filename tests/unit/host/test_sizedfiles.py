@@ -3,6 +3,8 @@
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -50,6 +52,25 @@ def test_growing_keeps_the_bytes_and_never_shrinks(tmp_path, thick):
     assert disk.read_bytes()[:8] == b"precious"
     if thick:
         assert allocated(disk) >= 4 * MIB
+
+
+def test_a_thick_growth_that_is_killed_leaves_the_old_length(tmp_path):
+    """Blocks come first and the length last, so no length lies between the old and the new one."""
+    disk = tmp_path / "disk"
+    files.create_sized(disk, MIB, thick=True)
+    killed = subprocess.run([sys.executable, "-c", _KILLED_AT_THE_LENGTH, str(disk)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert disk.stat().st_size == MIB
+    assert files.grow_file(disk, 4 * MIB, thick=True) == 4 * MIB
+
+
+_KILLED_AT_THE_LENGTH = """
+import os, signal, sys
+from pathlib import Path
+from katacsi.host import files
+os.ftruncate = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+files.grow_file(Path(sys.argv[1]), 4 << 20, thick=True)
+"""
 
 
 def test_growing_what_is_absent_is_an_error(tmp_path):
@@ -152,6 +173,39 @@ def test_a_lease_in_the_way_is_somebody_else(tmp_path):
         assert files.opened_elsewhere(path) is True
         fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     signal.signal(signal.SIGIO, before)
+
+
+def test_an_open_during_the_proof_waits_and_no_signal_kills(tmp_path):
+    """Who opens the file while its lease is ours waits that moment; the kernel's notice does not end us."""
+    path = tmp_path / "disk"
+    path.write_bytes(b"x")
+    asked = subprocess.run(
+        [sys.executable, "-c", _OPENED_DURING_THE_PROOF, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (asked.returncode, asked.stdout) == (0, "False\nopened\n"), asked.stderr
+
+
+_OPENED_DURING_THE_PROOF = """
+import fcntl, sys, threading, time
+from pathlib import Path
+from katacsi.host import files
+real = fcntl.fcntl
+opening = threading.Thread(target=lambda: open(sys.argv[1], "r+b").close())
+def slow(fd, command, argument):
+    answer = real(fd, command, argument)
+    if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
+        opening.start()
+        time.sleep(0.2)
+        assert opening.is_alive()
+    return answer
+fcntl.fcntl = slow
+print(files.opened_elsewhere(Path(sys.argv[1])))
+opening.join()
+print("opened")
+"""
 
 
 def test_many_at_once_may_ask(tmp_path):

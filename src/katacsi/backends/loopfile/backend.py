@@ -161,6 +161,7 @@ class LoopfileBackend:
         try:
             for shelf in (self._pool.volumes, self._pool.snapshots):
                 sweep(shelf)
+            self._devices.clear_probe()
             self._copier.probe(self._pool.directory)
             self._count()
         except BaseException:
@@ -172,7 +173,9 @@ class LoopfileBackend:
         self._ledger.count(shelves, files.room(self._pool.directory))
 
     def _delete(self, name: str) -> None:
-        self._devices.detach(name)
+        # Read first: what has a damaged record keeps its device too.
+        if self._volume_objects.read(name) is not None:
+            self._devices.detach(name)
         self._volume_objects.remove(name)
 
     def _capacity(self, parameters: Mapping[str, str]) -> Capacity:

@@ -33,19 +33,22 @@ class Devices:
         self._pool = pool
         self._shelf: Shelf = pool.volumes
         self._volumes = volumes
-        self._direct_io: bool | None = None
+        #: Taken for granted until an attachment fails.
+        self._direct_io = True
         self._probing = threading.Lock()
 
     def attach(self, name: str) -> Device:
         """Give a volume its loop device, the same however often."""
         record = self._volumes.require(name)
-        device = loop.attach(
-            self._shelf.disk(name),
-            sector_size=SECTOR_SIZE,
-            direct_io=self._can_direct_io(),
-            # What a thick volume discards would be taken from the pool again when it is written.
-            discard=record.allocation is not Allocation.THICK,
-        )
+        disk = self._shelf.disk(name)
+        # What a thick volume discards would be taken from the pool again when it is written.
+        discard = record.allocation is not Allocation.THICK
+        try:
+            device = loop.attach(disk, sector_size=SECTOR_SIZE, direct_io=self._direct_io, discard=discard)
+        except (HostError, Precondition):
+            if not self._direct_io or self._can_direct_io():
+                raise
+            device = loop.attach(disk, sector_size=SECTOR_SIZE, direct_io=False, discard=discard)
         return Device(device.path, device.size_bytes)
 
     def attached(self, name: str) -> Device | None:
@@ -85,9 +88,9 @@ class Devices:
         size_bytes, condition = self._volumes.measure(self._volumes.require(name))
         if condition.abnormal:
             return condition
+        if refusal := self._pool.refuses_writes():
+            return Condition(abnormal=True, message=refusal)
         room = files.room(self._pool.directory)
-        if room.read_only:
-            return Condition(abnormal=True, message=f"{self._pool.directory} is mounted read-only")
         if room.available_bytes <= max(self._reserve, room.total_bytes // _LITTLE_ROOM):
             fact = (
                 f"pool {self._pool.name!r} has {format_size(room.available_bytes)} left; writes may soon fail"
@@ -96,35 +99,42 @@ class Devices:
         device = loop.attached_to(self._shelf.disk(name))
         return condition if device is None else _as_special(device, size_bytes)
 
-    def _can_direct_io(self) -> bool:
-        """Find out once, with a file of its own, whether the pool's filesystem has direct I/O.
+    def clear_probe(self) -> None:
+        """Remove the file and the device of a probe for direct I/O that a crash cut short."""
+        probe = self._pool.directory / _PROBE
+        if probe.exists():
+            # In this order: of a device whose file is gone nobody would know any more.
+            loop.ensure_detached(probe)
+            files.ensure_absent(probe)
 
-        Not with a volume: a failed attachment has many reasons, and a volume that was attached buffered for
-        another one would stay so.
+    def _can_direct_io(self) -> bool:
+        """Find out, with a file of its own, whether the pool's filesystem has direct I/O.
+
+        Not with a volume: an attachment can fail for many reasons, and a volume that was attached buffered
+        for another one would stay so. Asked only after a failure, so hardly ever.
         """
         with self._probing:
-            if self._direct_io is None:
-                self._direct_io = _probe_direct_io(self._pool.directory / _PROBE)
+            if self._direct_io:
+                self.clear_probe()
+                probe = self._pool.directory / _PROBE
+                files.create_sized(probe, MIB, thick=False)
+                try:
+                    # Where no loop device can be had at all, nothing is learnt about direct I/O.
+                    self._direct_io = _attachable(probe, direct_io=True) or not _attachable(
+                        probe, direct_io=False
+                    )
+                finally:
+                    self.clear_probe()
             return self._direct_io
 
 
-def _probe_direct_io(probe: Path) -> bool:
-    if probe.exists():  # a crash left it
-        loop.ensure_detached(probe)
-        files.ensure_absent(probe)
-    files.create_sized(probe, MIB, thick=False)
+def _attachable(file: Path, *, direct_io: bool) -> bool:
     try:
-        for direct_io in (True, False):
-            try:
-                loop.attach(probe, sector_size=SECTOR_SIZE, direct_io=direct_io)
-            except HostError:
-                continue
-            loop.ensure_detached(probe)
-            return direct_io
-        # No loop device at all: attaching the volume will say why.
-        return True
-    finally:
-        files.ensure_absent(probe)
+        loop.attach(file, sector_size=SECTOR_SIZE, direct_io=direct_io)
+    except HostError:
+        return False
+    loop.ensure_detached(file)
+    return True
 
 
 def _as_special(device: loop.LoopDevice, size_bytes: int) -> Condition:

@@ -25,6 +25,8 @@ SCHEMA = 1
 #: How long a start waits for a former process to let go; a pod that is replaced takes a moment to end.
 LOCK_TIMEOUT_S = 5.0
 
+_WRITE_PROBE = ".probe-writing"
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -104,6 +106,21 @@ class Pool:
         """Refuse a change to a pool that is only viewed."""
         if self._read_only:
             raise Precondition(f"pool {self.name!r} was opened for viewing; only `katacsi serve` changes it")
+
+    def refuses_writes(self) -> str:
+        """Say why nothing can be written to the pool now; empty: something can.
+
+        Tried, because after an error ext4 refuses writes without calling itself read-only (Linux 6.14).
+        """
+        if self._read_only:
+            return ""
+        probe = self.directory / _WRITE_PROBE
+        try:
+            files.write_atomically(probe, b"", durable=False)
+            files.ensure_absent(probe)
+        except (HostError, OutOfSpace) as error:
+            return error.message
+        return ""
 
     def explained(self, step: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step; a full or read-only filesystem becomes an error that says so."""

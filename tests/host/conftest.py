@@ -1,0 +1,34 @@
+"""What the tests of the workflows share: a node, served in this process."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from support import node as nodes
+from support import pools
+
+
+@pytest.fixture
+async def node(scratch):
+    """A node with one pool that copies every byte (its disk has no reflinks, or they are not used)."""
+    pool = {"backend": "loopfile", "directory": str(scratch / "pool"), "copies": "full"}
+    async with nodes.serving(scratch, pools={"default": pool}) as served:
+        yield served
+
+
+@pytest.fixture
+async def reflink_node(scratch):
+    """A node whose pool makes copies of one moment."""
+    with pools.mounted_filesystem(scratch, "xfs", 1024) as point:
+        pool = {"backend": "loopfile", "directory": str(point), "copies": "reflink"}
+        async with nodes.serving(scratch, pools={"default": pool}) as served:
+            served.pool = point
+            yield served
+
+
+@pytest.fixture
+def volume(node):
+    """Make volumes of the node: `volume("pvc-2", direct=True)`."""
+    return partial(nodes.Volume, node)
