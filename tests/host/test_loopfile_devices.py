@@ -103,9 +103,6 @@ async def test_thick_stays_thick(xfs, serving):
     assert allocated(xfs, "sparse") < MIB
 
 
-@pytest.mark.xfail(
-    reason="copy_file_range(2), by which files.copy_file copies, shares blocks on XFS by itself", strict=True
-)
 async def test_a_thick_copy_owns_its_blocks(xfs, serving):
     """A thick volume from a snapshot shares nothing, not even beyond what its source had written."""
     pool = await serving(xfs)

@@ -210,7 +210,7 @@ def _row(view: _View, now: float) -> tuple[str, ...]:
         _format(volume),
         _used_by(view),
         ", ".join(_notes(volume)),
-        volume.condition.message,
+        _condition(volume),
         _age(volume.created_at, now),
     )
 
@@ -244,6 +244,10 @@ def _notes(volume: Volume) -> list[str]:
     return notes
 
 
+def _condition(volume: Volume) -> str:
+    return ("ABNORMAL: " if volume.condition.abnormal else "") + volume.condition.message
+
+
 def _age(created_at: float, now: float) -> str:
     seconds = max(int(now - created_at), 0)
     if not created_at:
@@ -269,10 +273,9 @@ def _facts(view: _View, detail: _Detail, now: float) -> list[tuple[str, str]]:
         *(("Published", _published(published)) for published in view.published),
         *(("Parameter", f"{key} = {value}") for key, value in sorted(volume.parameters.items())),
         *(("Attribute", f"{key} = {value}") for key, value in sorted(volume.attributes.items())),
-        ("Condition", ("ABNORMAL: " if volume.condition.abnormal else "") + volume.condition.message),
+        ("Condition", _condition(volume)),
         ("Created", _created(volume.created_at, now)),
     ]
-    return lines
 
 
 def _published(published: Published) -> str:

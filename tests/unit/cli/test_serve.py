@@ -1,0 +1,133 @@
+"""`katacsi serve` as a process: what it imports, how it starts and ends, what it says of a bad start."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+#: What a node process has no use for.
+FORBIDDEN = (
+    "rich", "pygments", "markdown_it", "kubernetes", "opentelemetry", "prometheus_client.twisted",
+    "katacsi.demo", "katacsi.doctor", "katacsi.testing", "katacsi.cli.volumes", "katacsi.cli.direct_volume",
+    "katacsi.cli.backends", "katacsi.cli.config", "katacsi.cli.schema", "katacsi.cli.output",
+)  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration with one pool; everything of it lies in the test's folder."""
+    (tmp_path / "pool").mkdir()
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"direct_volume_root: {tmp_path}/records\n"
+        f"state_directory: {tmp_path}/state\n"
+        f"pools:\n  default: {{backend: loopfile, directory: {tmp_path}/pool}}\n"
+    )
+    return file
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("KATACSI_", "CSI_"))}
+    return {**kept, **variables}
+
+
+def started(config: Path, socket: Path, *python: str, **variables: str) -> subprocess.Popen[str]:
+    """Start the driver and wait for its socket."""
+    process = subprocess.Popen(
+        [sys.executable, *python, "-m", "katacsi", "serve", "--node-id", "n1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(KATACSI_CONFIG=str(config), CSI_ENDPOINT=f"unix://{socket}", **variables),
+    )
+    deadline = time.monotonic() + 20
+    while not socket.exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline, "the driver makes no socket"
+        time.sleep(0.01)
+    return process
+
+
+def test_serve_carries_no_other_command_and_draws_nothing(config, tmp_path):
+    """A node process never imports rich, another command, or a client that it does not use."""
+    process = started(config, tmp_path / "csi.sock", "-X", "importtime")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=20)
+    imported = re.findall(r"^import time:.*\| +(\S+)$", said, re.MULTILINE)
+    assert {"katacsi.app", "katacsi.cli.serve", "katacsi.backends.loopfile"} <= set(imported)
+    assert [name for name in imported if name.startswith(FORBIDDEN)] == []
+
+
+def test_serve_listens_privately_and_ends_well_on_sigterm(config, tmp_path):
+    """The socket is for its owner alone; SIGTERM ends the process with exit code 0."""
+    socket = tmp_path / "csi.sock"
+    process = started(config, socket)
+    mode = stat.S_IMODE(socket.stat().st_mode)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert (oct(mode), process.returncode) == ("0o600", 0)
+
+
+def test_serve_replaces_a_stale_socket(config, tmp_path):
+    """After a kill -9 the driver starts again on the same path."""
+    socket = tmp_path / "csi.sock"
+    process = started(config, socket)
+    process.kill()
+    process.communicate(timeout=20)
+    assert socket.exists()
+    inode = socket.stat().st_ino
+    process = started(config, socket)
+    deadline = time.monotonic() + 20
+    while not socket.exists() or socket.stat().st_ino == inode:
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "the stale socket stays"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_bad_configuration_is_exit_code_2_and_a_line_for_each_key(run, tmp_path):
+    """Every wrong key is named, with what is legal, and there is no traceback."""
+    file = tmp_path / "config.yaml"
+    file.write_text("driver_nam: x\nlog: {level: loud}\npools: {}\n")
+    result = run("serve", "--config", file, "--endpoint", "unix:///tmp/x.sock", "--node-id", "n")
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"Error: {file}: ") for line in lines)
+    assert {"driver_nam", "log.level"} == {line.split(": ")[2] for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"--config": "/nonexistent/c.yaml"}, "/nonexistent/c.yaml"),
+        ({"--endpoint": "tcp://0.0.0.0:1"}, "--endpoint tcp://0.0.0.0:1"),
+        ({"--node-id": "n" * 129}, "--node-id"),
+        ({"--mode": "both"}, "--mode"),
+    ],
+    ids=["config", "endpoint", "node id", "mode"],
+)
+def test_a_start_that_cannot_work_is_exit_code_2(run, config, change, named):
+    """What is wrong with the call is named; nothing is served."""
+    arguments = {"--config": config, "--endpoint": f"unix://{config.parent}/s", "--node-id": "n", **change}
+    result = run("serve", *(word for option in arguments.items() for word in option))
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert not (config.parent / "s").exists()
+
+
+def test_what_is_missing_is_named_with_its_variable(run):
+    """Without --config the message says which option, and which variable stands in for it."""
+    result = run("serve")
+    assert result.exit_code == 2
+    assert "--config" in result.stderr
+    assert "KATACSI_CONFIG" in result.stderr

@@ -1,0 +1,66 @@
+"""Which way a volume goes to its pod: the one table of docs/modes.md."""
+
+import itertools
+
+import pytest
+
+from katacsi.errors import Precondition, Unavailable
+from katacsi.model import AccessType
+from katacsi.volumes.mode import Asked, Mode, PodRuntime, decide
+
+BLOCK, FILESYSTEM = AccessType.BLOCK, AccessType.MOUNT
+
+#: Every combination of a filesystem volume; what a block volume asks for and runs in does not matter.
+TABLE = {
+    (Asked.HOST, PodRuntime.KATA): Mode.HOST,
+    (Asked.HOST, PodRuntime.OTHER): Mode.HOST,
+    (Asked.HOST, PodRuntime.UNREADABLE): Mode.HOST,
+    (Asked.HOST, PodRuntime.NO_CLUSTER): Mode.HOST,
+    (Asked.DIRECT, PodRuntime.KATA): Mode.DIRECT,
+    (Asked.DIRECT, PodRuntime.OTHER): Precondition,
+    (Asked.DIRECT, PodRuntime.UNREADABLE): Unavailable,
+    (Asked.DIRECT, PodRuntime.NO_CLUSTER): Mode.DIRECT,
+    (Asked.AUTO, PodRuntime.KATA): Mode.DIRECT,
+    (Asked.AUTO, PodRuntime.OTHER): Mode.HOST,
+    (Asked.AUTO, PodRuntime.UNREADABLE): Unavailable,
+    (Asked.AUTO, PodRuntime.NO_CLUSTER): Mode.HOST,
+}
+
+ROWS = [
+    pytest.param(FILESYSTEM, *row, expected, id=f"filesystem-{row[0].value}-{row[1].value}")
+    for row, expected in TABLE.items()
+] + [
+    pytest.param(BLOCK, asked, runtime, Mode.BLOCK, id=f"block-{asked.value}-{runtime.value}")
+    for asked, runtime in itertools.product(Asked, PodRuntime)
+]
+
+
+def test_the_table_is_whole():
+    """Nothing is left to chance: each combination has its row."""
+    assert set(TABLE) == set(itertools.product(Asked, PodRuntime))
+
+
+@pytest.mark.gate("one-mode-decision")
+@pytest.mark.parametrize(("access", "asked", "runtime", "expected"), ROWS)
+def test_the_mode_decision(access, asked, runtime, expected):
+    """The mode follows from access type, wish and runtime; what cannot be read is never guessed."""
+    if isinstance(expected, Mode):
+        assert decide(access, asked, runtime) is expected
+    else:
+        with pytest.raises(expected):
+            decide(access, asked, runtime)
+
+
+def test_a_refusal_says_what_to_change():
+    """A pod without Kata that would write into an empty directory is told of all its ways out."""
+    with pytest.raises(Precondition) as refusal:
+        decide(FILESYSTEM, Asked.DIRECT, PodRuntime.OTHER, volume="volume pvc-7")
+    for words in ("volume pvc-7", "runtimeClassName", "katacsi.io/direct", "StorageClass"):
+        assert words in refusal.value.message
+
+
+def test_an_api_server_that_is_away_is_worth_a_retry():
+    """The kubelet is told to come again; nobody has to do anything."""
+    with pytest.raises(Unavailable) as refusal:
+        decide(FILESYSTEM, Asked.AUTO, PodRuntime.UNREADABLE)
+    assert refusal.value.retry_helps
