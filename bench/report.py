@@ -58,6 +58,8 @@ def aims(results: Results) -> list[Aim]:
 def show(results: Results) -> None:
     """Print the tables."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=130)
     console.print(_aims_table(results))
     console.print(_loads_table(results))
     console.print(_steps_table(results, (KATACSI, OTHER, HOST_PATH), "Milliseconds per RPC: p50 / p95"))

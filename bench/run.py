@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure katacsi against the bare commands and against csi-driver-host-path, on this machine, as root.
 
-    make bench                                  # about five minutes
+    make bench                                  # about four minutes
     make bench ARGS="--quick"                   # one short round: whether it works, not how fast
     make bench ARGS="--rounds 9 --output json"
 
@@ -74,8 +74,8 @@ class Results:
 def main() -> int:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of (5)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load in each round (4)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds to take the median of (9)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each load in each round (2)")
     parser.add_argument("--quick", action="store_true", help="one round of one second, and 100 volumes")
     parser.add_argument("--output", choices=("table", "json"), default="table")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where on a disk (/var/tmp)")

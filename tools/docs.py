@@ -7,12 +7,13 @@
 
 A part lies between two comments, `<!-- PART: … -->` and `<!-- end of PART -->`; the text around it is a
 person's. In the table of gates the sentences are a person's too: a row that is there keeps its sentence, and
-a gate without a row gets the words of its first test's name, for a person to improve.
+a gate without a row gets what its first test promises, for a person to improve.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 import subprocess
@@ -92,10 +93,11 @@ def settings(present: str) -> str:
         shown = name or key
         rows.append((f"`{shown}`", _kind(said), _default(said, required=required), _meaning(said)))
     titles = ("Key", "Type", "Default", "Meaning")
-    chapters = ["### Keys of the driver\n\n" + _table(titles, own)]
-    for backend in _built_in():
-        chapters.append(f"### Keys of a `{backend}` pool\n\n" + _table(titles, pools[backend]))
-    return "\n".join(chapters)
+    chapters = {
+        "Keys of the driver": own,
+        **{f"Keys of a `{name}` pool": pools[name] for name in _built_in()},
+    }
+    return "\n".join(f"### {title}\n\n{_table(titles, rows)}" for title, rows in chapters.items())
 
 
 def parameters(present: str) -> str:
@@ -125,7 +127,8 @@ def _kind(said: dict[str, Any]) -> str:
     kind = kinds[0]
     if kind.get("type") == "array":
         return f"list of {kind['items']['type']}s"
-    return {"object": "mapping", "path": "path"}.get(kind.get("format", kind["type"]), kind["type"])
+    word = str(kind.get("format", kind["type"]))
+    return "mapping" if word == "object" else word
 
 
 def _default(said: dict[str, Any], *, required: bool) -> str:
@@ -138,7 +141,10 @@ def _default(said: dict[str, Any], *, required: bool) -> str:
 
 
 def _meaning(said: dict[str, Any]) -> str:
-    return " ".join(str(said.get("description", "")).split())
+    text = " ".join(str(said.get("description", "")).split())
+    # Outside code, Markdown takes `<…>` for a tag, which nobody would see. Every second part is code.
+    parts = text.split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 # -- the gates -----------------------------------------------------------------------------------------
@@ -146,7 +152,7 @@ def _meaning(said: dict[str, Any]) -> str:
 
 def gates(present: str) -> str:
     """Write a table of the gates that tests hold, each with its sentence."""
-    sentences = {row["gate"]: row["sentence"] for row in _ROW.finditer(present)}
+    sentences = {row["gate"]: row["sentence"].replace("\\|", "|") for row in _ROW.finditer(present)}
     rows = [
         (f"`{gate}`", sentences.get(gate) or _in_words(tests[0])) for gate, tests in sorted(_held().items())
     ]
@@ -174,7 +180,13 @@ def _held() -> dict[str, list[str]]:
 
 
 def _in_words(test: str) -> str:
-    return test.rpartition("::")[2].removeprefix("test_").replace("_", " ").capitalize() + "."
+    """Say what a test promises: the first line of its docstring, or else its name."""
+    file, *_, name = test.split("::")
+    for node in ast.walk(ast.parse((TREE / file).read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            return (ast.get_docstring(node) or name).splitlines()[0]
+    # Inherited, from the conformance suite for example.
+    return name.removeprefix("test_").replace("_", " ").capitalize() + "."
 
 
 # -- Markdown ------------------------------------------------------------------------------------------

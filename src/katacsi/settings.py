@@ -151,6 +151,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         raise SettingsError(
             f"{path}: cannot be read ({error.strerror}); give an existing file by --config"
         ) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8: {error}; give a YAML file by --config") from error
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -372,14 +372,14 @@ def zygotes() -> Iterator[list[Zygote]]:
 class Crash:
     """Where a driver dies."""
 
-    number: int
     step: str
+    occurrence: int
     when: int
     delay_us: int = 0
 
     def __str__(self) -> str:
         moment = {BEFORE: "before", AFTER: "after", TORN: f"{self.delay_us} us into"}[self.when]
-        return f"killed {moment} step {self.number} ({self.step})"
+        return f"killed {moment} {self.step} (number {self.occurrence})"
 
     @property
     def leaves_a_tool(self) -> bool:
@@ -390,8 +390,8 @@ class Crash:
 def crashes(steps: list[str]) -> list[Crash]:
     """Name every place in a list of steps."""
     return [
-        Crash(number, step, when, delay_us)
-        for number, step in enumerate(steps, 1)
+        Crash(step, steps[: index + 1].count(step), when, delay_us)
+        for index, step in enumerate(steps)
         for when, delay_us in (
             (BEFORE, 0),
             (AFTER, 0),
@@ -452,7 +452,7 @@ def outline(state: str) -> str:
 
 async def crash(call: Call, case: Case, place: Crash) -> None:
     """Run the call until the driver dies there, and start the driver again."""
-    case.driver.arm(place.number, place.when, place.delay_us)
+    case.driver.arm(place.step, place.occurrence, place.when, place.delay_us)
     try:
         await call.act(case)
     except RpcError:

@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: The switch: armed, number of the step to die at (0: only list the steps), when, steps so far, and for
-#: `TORN` the microseconds that a tool is given.
-SWITCH = struct.Struct("=5i")
+#: The switch: armed, name of the step to die at (empty: only list the steps) and which of that name, when,
+#: steps so far, and for `TORN` the microseconds that a tool is given. By name, not by number: when another
+#: process takes the loop device that was free just now, the driver tries the next one, and the numbers shift.
+SWITCH = struct.Struct("=4i64si")
 #: `AFTER` the start of a tool leaves the tool running, as on a plain host; `TORN` takes it along after a
 #: moment, as the end of a container does.
 BEFORE, AFTER, TORN = 0, 1, 2
@@ -94,41 +95,46 @@ class Switch:
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
 
-    def enter(self, name: str) -> int:
-        """Count a step that begins; 0 where nobody counts."""
+    def enter(self, name: str) -> tuple[str, int]:
+        """Count a step that begins; give which of its name it is, 0 where nobody counts."""
         if not self._memory[0]:
-            return 0
+            return name, 0
         with self._lock:
-            armed, kill_at, when, count, delay_us = SWITCH.unpack_from(self._memory)
+            armed, occurrence, when, count, wanted, delay_us = SWITCH.unpack_from(self._memory)
             if not armed:
-                return 0
-            if name in _REPEATED:
-                self._seen[name] = 1 if count == 0 else self._seen.get(name, 0) + 1
-                if self._seen[name] > _REPEATED[name]:
-                    return 0
-            count += 1
-            SWITCH.pack_into(self._memory, 0, armed, kill_at, when, count, delay_us)
-            if kill_at == 0:
+                return name, 0
+            if count == 0:
+                self._seen.clear()
+            number = self._seen[name] = self._seen.get(name, 0) + 1
+            if number > _REPEATED.get(name, number):
+                return name, 0
+            SWITCH.pack_into(self._memory, 0, armed, occurrence, when, count + 1, wanted, delay_us)
+            if not occurrence:
                 with self._steps.open("a") as steps:
                     steps.write(f"{name}\n")
-        if (count, BEFORE) == (kill_at, when):
+        if (when, number, name) == (BEFORE, occurrence, _text(wanted)):
             _die()
-        return count
+        return name, number
 
-    def leave(self, number: int, tool: subprocess.Popen[bytes] | None = None) -> None:
+    def leave(self, step: tuple[str, int], tool: subprocess.Popen[bytes] | None = None) -> None:
         """Come to the end of a step, however it ended."""
-        if number and self._memory[0]:
-            armed, kill_at, when, _, delay_us = SWITCH.unpack_from(self._memory)
-            if not armed or number != kill_at:
-                return
-            if when == AFTER:
-                _die()
-            if when == TORN and tool is not None:
-                time.sleep(delay_us / 1e6)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(tool.pid, signal.SIGKILL)
-                tool.wait()
-                _die()
+        if not step[1] or not self._memory[0]:
+            return
+        armed, occurrence, when, _, wanted, delay_us = SWITCH.unpack_from(self._memory)
+        if not armed or step != (_text(wanted), occurrence):
+            return
+        if when == AFTER:
+            _die()
+        if when == TORN and tool is not None:
+            time.sleep(delay_us / 1e6)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(tool.pid, signal.SIGKILL)
+            tool.wait()
+            _die()
+
+
+def _text(name: bytes) -> str:
+    return name.rstrip(b"\0").decode()
 
 
 _switch: Switch | None = None
@@ -200,26 +206,26 @@ def _wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def step(*args: Any, **kwargs: Any) -> Any:
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
             assert _switch is not None
-            number = _switch.enter(name)
+            step = _switch.enter(name)
             try:
                 return await function(*args, **kwargs)
             finally:
-                _switch.leave(number)
+                _switch.leave(step)
 
     else:
 
         @functools.wraps(function)
-        def step(*args: Any, **kwargs: Any) -> Any:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
             assert _switch is not None
-            number = _switch.enter(name)
+            step = _switch.enter(name)
             try:
                 return function(*args, **kwargs)
             finally:
-                _switch.leave(number)
+                _switch.leave(step)
 
-    return step
+    return wrapper
 
 
 def _wrapped_call(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,13 +242,13 @@ def _wrapped_call(name: str, function: Callable[..., Any]) -> Callable[..., Any]
         elif name == "os.open":
             if not args[1] & os.O_CREAT:
                 return function(*args, **kwargs)
-        number = _switch.enter(shown)
+        step = _switch.enter(shown)
         made = None
         try:
             made = function(*args, **kwargs)
             return made
         finally:
-            _switch.leave(number, made if isinstance(made, _Popen) else None)
+            _switch.leave(step, made if isinstance(made, _Popen) else None)
 
     return call
 

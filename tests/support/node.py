@@ -98,8 +98,10 @@ class Node:
         return await self.start()
 
     def clear(self) -> None:
-        """Take away what tests leave in the kernel on purpose."""
-        leaks.undo(leaks.leaks_below(self.scratch))
+        """Take away what tests leave in the kernel on purpose: a pod that still runs."""
+        for folder in (self.pods, self.staging, self.scratch / "guest", *self.pools):
+            left = leaks.leaks_below(folder)
+            leaks.undo(leaks.Leaks([mount for mount in left.mounts if mount != folder], left.loops))
 
     # -- what a person sees ----------------------------------------------------------------------------
 
@@ -119,7 +121,12 @@ class Node:
     @property
     def devices(self) -> list[Path]:
         """The loop devices of this node's pools."""
-        return list(leaks.loops_below(self.scratch))
+        return [device for folder in self.pools for device in leaks.loops_below(folder)]
+
+    @property
+    def pools(self) -> list[Path]:
+        """The folders of its pools."""
+        return [Path(pool["directory"]) for pool in self.settings["pools"].values()]
 
 
 @dataclass

@@ -40,7 +40,8 @@ def state(driver: ZygoteDriver, words: dict[str, str]) -> str:
         *_loops(loops, driver),
         *_filesystems(driver, loops),
     ]
-    return neutral("\n".join(lines), driver, words, loops)
+    # Sorted afterwards: a name in base64 sorts by what it encodes, and that differs from run to run.
+    return "\n".join(sorted(neutral("\n".join(lines), driver, words, loops).splitlines()))
 
 
 def neutral(
@@ -87,6 +88,10 @@ def _folder(title: str, root: Path, driver: ZygoteDriver) -> Iterable[str]:
     for path in _walk(root):
         status = path.lstat()
         shown = "/".join(_readable(part) for part in path.relative_to(root).parts)
+        if shown.startswith("[/.katacsi-tmp/"):
+            # The writer's place for temporary files, which looks like a released record to everybody; the next
+            # write or removal for its target clears it.
+            continue
         if stat.S_ISDIR(status.st_mode):
             yield f"{title}: {shown}/ {stat.S_IMODE(status.st_mode):o}"
         elif not stat.S_ISREG(status.st_mode):
@@ -122,6 +127,9 @@ def _readable(part: str) -> str:
 def _record(path: Path) -> str:
     record: dict[str, Any] = json.loads(path.read_text())
     record.pop("created_at", None)
+    if path.parent.name == "staged":
+        # Where the device was when it was staged; a direct volume that grows may get another one.
+        record.pop("device", None)
     facts = record.get("facts")
     if facts and facts.get("fs_uuid"):
         # The UUID is random; what matters is that the device shows it.

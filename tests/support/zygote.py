@@ -196,15 +196,15 @@ class ZygoteDriver:
     def count(self) -> None:
         """From now on, list the steps."""
         self._steps_file.unlink(missing_ok=True)
-        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, 0, 0, 0, 0)
+        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, 0, 0, 0, b"", 0)
 
-    def arm(self, number: int, when: int, delay_us: int = 0) -> None:
+    def arm(self, step: str, occurrence: int, when: int, delay_us: int = 0) -> None:
         """From now on, count the steps, and die at this one."""
-        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, number, when, 0, delay_us)
+        crash_launcher.SWITCH.pack_into(self._switch, 0, 1, occurrence, when, 0, step.encode(), delay_us)
 
     def disarm(self) -> None:
         """Count no more."""
-        crash_launcher.SWITCH.pack_into(self._switch, 0, 0, 0, 0, 0, 0)
+        crash_launcher.SWITCH.pack_into(self._switch, 0, 0, 0, 0, 0, b"", 0)
 
     def counted(self) -> list[str]:
         """Count no more, and give the names of the steps that were counted."""

@@ -145,11 +145,9 @@ def test_settings_are_final():
 def test_every_setting_is_described():
     """The schema that the chart embeds explains each key."""
 
-    def check(schema, where):
-        for name, field in schema.get("properties", {}).items():
-            assert field.get("description"), f"{where}{name} has no description"
-
     schema = Settings.model_json_schema()
-    check(schema, "")
-    for name, part in schema.get("$defs", {}).items():
-        check(part, f"{name}.")
+    sections = schema["$defs"]
+    for title, part in {"": schema, **sections}.items():
+        for name, field in part.get("properties", {}).items():
+            section = sections.get(field.get("$ref", "").removeprefix("#/$defs/"), {})
+            assert field.get("description") or section.get("description"), f"{title} {name}"

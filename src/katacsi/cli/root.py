@@ -73,6 +73,10 @@ class Root(click.Group):
         except KatacsiError as error:
             _complain(error)
             ctx.exit(1)
+        except PermissionError as error:
+            # Whatever a command looks at: pools, facts and records are root's.
+            click.echo(f"Error: {error.filename}: {error.strerror}; run it as root", err=True)
+            ctx.exit(1)
 
 
 def _complain(error: KatacsiError) -> None:

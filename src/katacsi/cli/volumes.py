@@ -216,6 +216,8 @@ def _row(view: _View, now: float) -> tuple[str, ...]:
 
 
 def _format(volume: Volume) -> str:
+    if not _is_read(volume):
+        return "?"
     facts = volume.facts
     match facts.format:
         case FormatState.FORMATTED:
@@ -224,6 +226,11 @@ def _format(volume: Volume) -> str:
             return f"{facts.fs_type} (begun)"
         case FormatState.UNFORMATTED:
             return "none"
+
+
+def _is_read(volume: Volume) -> bool:
+    """Whether the volume's record could be read; else its facts are defaults, and say nothing."""
+    return not volume.condition.abnormal or bool(volume.created_at)
 
 
 def _used_by(view: _View) -> str:
@@ -295,7 +302,7 @@ def _as_json(view: _View) -> dict[str, Any]:
         "name": volume.csi_name,
         "pool": volume.id.pool,
         "size_bytes": volume.size_bytes,
-        "format": facts.format.value,
+        "format": facts.format.value if _is_read(volume) else None,
         "fs_type": facts.fs_type,
         "fs_uuid": facts.fs_uuid,
         "guest_written": facts.guest_written,

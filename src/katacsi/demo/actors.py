@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,18 +68,17 @@ class Driver:
         return process
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> None:
-        end = asyncio.get_running_loop().time() + _START_S
-        while process.poll() is None:
-            try:
-                # Anew each time: a channel that failed to connect waits longer than the driver needs.
-                async with Client(self._place.socket) as client:
+        end = time.monotonic() + _START_S
+        async with Client(self._place.socket) as client:
+            while process.poll() is None:
+                try:
                     await client.wait_ready(0)
-            except RpcError as error:
-                if asyncio.get_running_loop().time() > end:
-                    raise ActorFailed(f"the driver does not become ready: {error}") from error
-                await asyncio.sleep(0.005)
-            else:
-                return
+                except RpcError as error:
+                    if time.monotonic() > end:
+                        raise ActorFailed(f"the driver does not become ready: {error}") from error
+                    await asyncio.sleep(0.005)
+                else:
+                    return
         raise ActorFailed(f"the driver ended with exit code {process.returncode} while it started")
 
     async def kill(self) -> None:

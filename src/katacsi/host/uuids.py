@@ -34,12 +34,19 @@ async def renew(device: Path, fs_type: str, new_uuid: str, *, may_mount: bool) -
     """
     if fs_type not in _CHANGES:
         raise Unsupported(f"{device}: the UUID of {fs_type} cannot be changed; of ext4, xfs, btrfs it can")
-    await off_loop(_end_replay, device)
+    await off_loop(end_replay, device)
     if await _has(device, new_uuid):
         return
     await _CHANGES[fs_type](device, new_uuid, may_mount=may_mount)
     if not await _has(device, new_uuid):
         raise HostError(f"{device}: the {fs_type} filesystem did not take the UUID {new_uuid}")
+
+
+def end_replay(device: Path) -> None:
+    """Unmount what a replay of the device's log, this one or one that a crash cut off, has mounted."""
+    target = _replay_target(device)
+    mount.unmount(target)
+    files.ensure_directory_absent(target)
 
 
 async def _renew_ext4(device: Path, new_uuid: str, *, may_mount: bool) -> None:
@@ -95,14 +102,7 @@ def _replay_log(device: Path, fs_type: str, flags: tuple[str, ...]) -> None:
     target = _replay_target(device)
     files.ensure_directory(target)
     mount.mount_filesystem(device, target, fs_type, (*flags, "nosuid", "nodev", "noexec"))
-    _end_replay(device)
-
-
-def _end_replay(device: Path) -> None:
-    """Unmount what a replay, this one or one that a crash cut off, has mounted."""
-    target = _replay_target(device)
-    mount.unmount(target)
-    files.ensure_directory_absent(target)
+    end_replay(device)
 
 
 def _replay_target(device: Path) -> Path:

@@ -147,6 +147,8 @@ class Expansion:
     async def _direct(self, job: Job, wanted: int) -> int:
         """Grow a volume that has a record: in userspace while nobody holds it, else by its runtime."""
         if wanted <= job.volume.size_bytes and await self._is_full_size(job.device):
+            # After a crash the device may have another number than at publish: fact, then record.
+            await self._context.state.add(job.published)
             await self._direct_way.ensure(job, Undo())
             return job.volume.size_bytes
         self._check_can_grow(job.volume)

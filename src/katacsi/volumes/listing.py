@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -70,7 +69,7 @@ def _read(token: str) -> tuple[str, str]:
         return "", ""
     try:
         pool, _, cursor = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # binascii.Error and UnicodeDecodeError are such, and so is a sign beyond ASCII
         raise InvalidPageToken(
             f"starting_token {token!r}: not a token of this driver; list again without one"
         ) from error

@@ -60,6 +60,7 @@ class Provisioning:
                 volume = await backend.create(wanted)
             else:
                 volume = await self._create_copy(backend, wanted, request.source, pool.name)
+            _check_same_wishes(volume, wanted, request)
         log.debug("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
         return self._view(volume)
 
@@ -199,6 +200,24 @@ class Provisioning:
             context=parameters.volume_context(volume.attributes),
             topology=(self._context.topology,) if local else (),
             condition=volume.condition,
+        )
+
+
+def _check_same_wishes(volume: Volume, wanted: CreateRequest, request: CreateVolume) -> None:
+    """Refuse a volume of that name that was made for another filesystem or mode: a backend stores these blindly.
+
+    Raises:
+        AlreadyExists: with what the volume was made for.
+    """
+    had, wishes = dict(volume.attributes), dict(wanted.attributes)
+    if not any(capability.fs_type for capability in request.capabilities):
+        # The choice was ours; the default may have been another one when the volume was made.
+        if had.get(parameters.FILESYSTEM) and wishes.get(parameters.FILESYSTEM):
+            wishes[parameters.FILESYSTEM] = had[parameters.FILESYSTEM]
+    if had != wishes:
+        raise AlreadyExists(
+            f"volume {volume.id}: exists, made for {had or 'raw use'}, and {wishes or 'raw use'} is asked for; "
+            "delete it, or choose another name"
         )
 
 

@@ -166,6 +166,8 @@ def _write(file: Path, data: bytes) -> None:
 
 def _read_all(directory: Path, kind: type[Staged | Published]) -> list[Staged | Published]:
     files.ensure_directory(directory)
+    # Nobody else writes here, and no call was let in yet: what is half written is a crash's.
+    files.remove_stale_temporaries(directory, older_than_s=0)
     found: list[Staged | Published] = []
     for name in files.list_directory(directory):
         if not name.endswith(".json"):

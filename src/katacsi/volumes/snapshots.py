@@ -111,6 +111,8 @@ class Snapshots:
                 return SnapshotPage(())
 
         async def fetch(backend: Backend, cursor: str, limit: int) -> Page[Snapshot]:
+            if source is not None and source.pool_uid != backend.pool_uid:
+                return Page(())  # another storage cannot have snapshots of it, and may say so by raising
             return await backend.list_snapshots(cursor, limit, source)
 
         found, following = await listing.page(self._context.pools, request.token, request.max_entries, fetch)

@@ -13,7 +13,7 @@ import structlog
 
 from katacsi.directvolume import guard
 from katacsi.errors import AlreadyExists, HostError, VolumeInUse
-from katacsi.host import block, mount
+from katacsi.host import block, mount, uuids
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths
@@ -135,18 +135,23 @@ class Staging:
 def _release_mounts(volume_id: str, staging_path: str, device: Path | None) -> None:
     """Unmount our own staging mount; refuse while anything else of this volume is mounted."""
     number = block.device_number(device) if device else None
+    if device:
+        # A stage of a copy that was killed while it replayed the log; its retry may never come.
+        uuids.end_replay(device)
     guard_source = guard.source_of(volume_id)
-    staged = False
+    # By mount id: the kubelet's root may be a symlink, and the table shows paths without any.
+    staged = {entry.id: entry for entry in mount.at(Path(staging_path))}
+    for entry in staged.values():
+        if entry.device != number:
+            raise VolumeInUse(
+                f"staging_target_path {staging_path}: {entry.source} is mounted there, which is not "
+                f"volume {volume_id}; "
+                "nothing was unmounted"
+            )
     for entry in mount.table():
-        if str(entry.target) == staging_path:
-            staged = True
-            if entry.device != number:
-                raise VolumeInUse(
-                    f"staging_target_path {staging_path}: {entry.source} is mounted there, which is not "
-                    f"volume {volume_id}; "
-                    "nothing was unmounted"
-                )
-        elif entry.source == guard_source or (number is not None and entry.device == number):
+        if entry.id not in staged and (
+            entry.source == guard_source or (number is not None and entry.device == number)
+        ):
             raise VolumeInUse(f"volume {volume_id}: is still mounted at {entry.target}; unpublish it first")
     if staged:
         mount.unmount(Path(staging_path))

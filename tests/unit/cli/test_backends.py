@@ -9,7 +9,7 @@ import katacsi
 
 
 def test_loopfile_is_listed_with_its_package_and_parameters(run):
-    """A backend is listed with who brings it, where its volumes can be used, and what a StorageClass may say."""
+    """A backend is listed with its package, its scope, and what a StorageClass may say to it."""
     result = run("backends", "--output", "json")
     assert result.exit_code == 0
     loopfile = next(entry for entry in json.loads(result.stdout) if entry["name"] == "loopfile")

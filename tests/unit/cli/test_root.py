@@ -58,9 +58,10 @@ def test_an_unknown_command_is_a_usage_error(run):
     ("error", "code", "lines"),
     [
         (HostError("/dev/x: is gone; attach it"), 1, ["Error: /dev/x: is gone; attach it"]),
+        (PermissionError(13, "Permission denied", "/p"), 1, ["Error: /p: Permission denied; run it as root"]),
         (SettingsError("f: a: bad\nf: b: bad"), 2, ["Error: f: a: bad", "Error: f: b: bad"]),
     ],
-    ids=["operation", "settings"],
+    ids=["operation", "permission", "settings"],
 )
 def test_errors_are_lines_and_an_exit_code(run, monkeypatch, error, code, lines):
     """An error of katacsi's own is its message on stderr, a line for each fact, without a traceback."""

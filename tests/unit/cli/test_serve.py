@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 #: What a node process has no use for.
 FORBIDDEN = (
@@ -39,58 +44,71 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
-def started(config: Path, socket: Path, *python: str, **variables: str) -> subprocess.Popen[str]:
-    """Start the driver and wait for its socket."""
+@contextlib.contextmanager
+def serving(
+    config: Path, path: Path, launch: tuple[str, ...] = ("-m", "katacsi")
+) -> Iterator[subprocess.Popen[str]]:
+    """Start the driver, wait until it listens, and see that it ends."""
     process = subprocess.Popen(
-        [sys.executable, *python, "-m", "katacsi", "serve", "--node-id", "n1"],
+        [sys.executable, *launch, "serve", "--node-id", "n1"],
         stderr=subprocess.PIPE,
         text=True,
-        env=clean_environment(KATACSI_CONFIG=str(config), CSI_ENDPOINT=f"unix://{socket}", **variables),
+        env=clean_environment(KATACSI_CONFIG=str(config), CSI_ENDPOINT=f"unix://{path}"),
     )
-    deadline = time.monotonic() + 20
-    while not socket.exists():
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline, "the driver makes no socket"
-        time.sleep(0.01)
-    return process
+    with process:
+        try:
+            deadline = time.monotonic() + 20
+            while not listens(path):
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < deadline, "the driver does not listen"
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """End the driver by SIGTERM; give what it said."""
+    process.send_signal(signal.SIGTERM)
+    return process.communicate(timeout=20)[1]
 
 
 def test_serve_carries_no_other_command_and_draws_nothing(config, tmp_path):
     """A node process never imports rich, another command, or a client that it does not use."""
-    process = started(config, tmp_path / "csi.sock", "-X", "importtime")
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=20)
-    imported = re.findall(r"^import time:.*\| +(\S+)$", said, re.MULTILINE)
+    names = tmp_path / "modules"
+    launch = (
+        "import atexit, pathlib, sys; from katacsi.__main__ import main; "
+        f"atexit.register(lambda: pathlib.Path({str(names)!r}).write_text(chr(10).join(sys.modules))); main()"
+    )
+    with serving(config, tmp_path / "csi.sock", ("-c", launch)) as process:
+        ended(process)
+    imported = names.read_text().splitlines()
     assert {"katacsi.app", "katacsi.cli.serve", "katacsi.backends.loopfile"} <= set(imported)
     assert [name for name in imported if name.startswith(FORBIDDEN)] == []
 
 
 def test_serve_listens_privately_and_ends_well_on_sigterm(config, tmp_path):
     """The socket is for its owner alone; SIGTERM ends the process with exit code 0."""
-    socket = tmp_path / "csi.sock"
-    process = started(config, socket)
-    mode = stat.S_IMODE(socket.stat().st_mode)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    path = tmp_path / "csi.sock"
+    with serving(config, path) as process:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        ended(process)
     assert (oct(mode), process.returncode) == ("0o600", 0)
 
 
 def test_serve_replaces_a_stale_socket(config, tmp_path):
     """After a kill -9 the driver starts again on the same path."""
-    socket = tmp_path / "csi.sock"
-    process = started(config, socket)
-    process.kill()
-    process.communicate(timeout=20)
-    assert socket.exists()
-    inode = socket.stat().st_ino
-    process = started(config, socket)
-    deadline = time.monotonic() + 20
-    while not socket.exists() or socket.stat().st_ino == inode:
-        assert process.poll() is None
-        assert time.monotonic() < deadline, "the stale socket stays"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    path = tmp_path / "csi.sock"
+    with serving(config, path) as process:
+        process.kill()
+    assert path.exists()
+    with serving(config, path) as process:
+        ended(process)
     assert process.returncode == 0
 
 
