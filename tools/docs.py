@@ -136,7 +136,7 @@ def _default(said: dict[str, Any], *, required: bool) -> str:
         return "required"
     value = said.get("default")
     if value is None:
-        return "none"
+        return "–"  # noqa: RUF001  # a dash, as in any table
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 

@@ -37,8 +37,8 @@ class KubeSettings(_Section):
 
     enabled: bool = Field(
         default=False,
-        description="Ask the Kubernetes API for PVC annotations and pod runtimes. When off, `auto` means a "
-        'host mount and `katacsi.io/direct: "true"` means direct.',
+        description="Ask the Kubernetes API for PVC annotations and pod runtimes; this version cannot, and "
+        'refuses `true`. When off, `auto` means a host mount and `katacsi.io/direct: "true"` means direct.',
     )
 
 
@@ -111,14 +111,10 @@ class Settings(_Section):
         "could have crafted it, so the default refuses; `allow` lets direct volumes be host-mounted later "
         "and lets direct xfs volumes grow.",
     )
-    kata_runtime_handlers: tuple[str, ...] = Field(
-        default=("kata*",),
-        description="Shell patterns of RuntimeClass handlers that are Kata runtimes.",
-    )
     newer_capabilities: bool = Field(
         default=False,
-        description="Offer volume health as CSI has it since 1.13 (its own calls), in place of the volume "
-        "condition of CSI up to 1.12, which today's kubelets and sidecars ask for.",
+        description="Also offer volume health as CSI has it since 1.13, by calls of its own, besides the "
+        "volume condition of CSI up to 1.12; older sidecars may refuse capabilities they do not know.",
     )
     max_volumes_per_node: int = Field(
         default=0, ge=0, description="Volumes a node may have published at once; 0: no limit."

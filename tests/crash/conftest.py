@@ -45,6 +45,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _line(name: str, row: dict[str, float]) -> str:
-    return (
-        f"{name:24}{row['steps']:7.0f}{row['retried']:9.0f}{row['turned_back']:13.0f}{row['seconds']:9.1f}"
-    )
+    return f"{name:24}{row['steps']:7.0f}{row['retried']:9.0f}{row['turned_back']:13.0f}{row['seconds']:9.1f}"

@@ -247,6 +247,13 @@ def test_an_empty_pool_that_was_never_served_is_not_made(node):
     assert list((node.folder / "pool").iterdir()) == []
 
 
+def test_a_pool_that_is_not_configured_is_a_usage_error(node):
+    """A mistyped --pool is named with the pools there are; exit code 2."""
+    answer = node.cli("volumes", "list", "--pool", "defualt")
+    assert answer.returncode == 2
+    assert answer.stderr == "Error: --pool defualt: there is no such pool; the configuration has default\n"
+
+
 def test_records_of_the_driver_are_listed_from_its_configuration(node):
     """`direct-volume list --config` looks where the driver writes."""
     target = "/var/lib/kubelet/pods/x/volumes/kubernetes.io~csi/pvc/mount"

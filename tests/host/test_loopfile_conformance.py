@@ -9,10 +9,10 @@ from katacsi.testing import BackendConformance
 from support.pools import mounted_filesystem
 
 GATES = {
-    "unsafe-volume-names": BackendConformance.test_any_name_is_safe,
-    "sizes-are-never-rounded-down": BackendConformance.test_odd_sizes_are_rounded_up,
+    "volume-id-in-unsafe-characters": BackendConformance.test_any_name_is_safe,
+    "sizes-round-up": BackendConformance.test_odd_sizes_are_rounded_up,
     "restage-keeps-bytes": BackendConformance.test_bytes_survive_detaching_and_restarts,
-    "create-twice-gives-an-equal-volume": BackendConformance.test_creating_twice_gives_the_same_volume,
+    "create-twice-equal-context": BackendConformance.test_creating_twice_gives_the_same_volume,
     "delete-frees-storage": BackendConformance.test_deleting_frees_the_bytes,
 }
 for gate, promise in GATES.items():

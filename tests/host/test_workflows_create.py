@@ -28,7 +28,10 @@ GIB = 1 << 30
 @pytest.mark.gate("create-twice-equal-context")
 async def test_a_repeated_create_gives_the_same_volume(node, volume):
     """The same name and wishes give the same volume with an equal context, also after a restart."""
-    pvc = volume(direct=True, parameters={"katacsi.io/fs-group-change-policy": "Always", "katacsi.io/mkfs-options": "-m 1"})
+    pvc = volume(
+        direct=True,
+        parameters={"katacsi.io/fs-group-change-policy": "Always", "katacsi.io/mkfs-options": "-m 1"},
+    )
     first = await pvc.create()
     assert first.context == {
         "katacsi.io/direct": "true",
@@ -65,7 +68,9 @@ async def test_what_sidecars_inject_does_not_change_a_create(volume):
 )
 async def test_a_name_is_taken_by_what_was_asked_first(volume, other):
     """The same name with another size, filesystem or StorageClass is refused, and the volume stays."""
-    first = await volume(size=other["size"] if other.get("fs_type") and "expected" not in other else 16 * MIB).create()
+    first = await volume(
+        size=other["size"] if other.get("fs_type") and "expected" not in other else 16 * MIB
+    ).create()
     expected = other.pop("expected", AlreadyExists)
     with pytest.raises(expected):
         await volume(**{"size": 16 * MIB, **other}).create()
@@ -96,7 +101,14 @@ async def test_a_volume_is_never_smaller_than_asked(volume, wish):
         (SizeRange(64 * MIB), "btrfs", SizeOutOfRange),
         (SizeRange(1 << 60), "ext4", OutOfSpace),
     ],
-    ids=["limit-below-required", "no-sector-fits", "xfs-too-small", "xfs-limit-too-small", "btrfs-too-small", "exbibyte"],
+    ids=[
+        "limit-below-required",
+        "no-sector-fits",
+        "xfs-too-small",
+        "xfs-limit-too-small",
+        "btrfs-too-small",
+        "exbibyte",
+    ],
 )
 async def test_a_size_that_cannot_be_had(node, volume, size, fs_type, error):
     """What no volume could be is refused at once, and nothing is left of the try."""
@@ -325,7 +337,9 @@ async def test_a_name_is_unique_over_all_pools(two_pools):
     fast = Volume(two_pools, "pvc-2", parameters={"katacsi.io/pool": "fast"})
     await fast.create()
     assert fast.id.startswith("v1:fast:")
-    assert json.loads((two_pools.scratch / "fast/volumes/pvc-2/volume.json").read_text())["csi_name"] == "pvc-2"
+    assert (
+        json.loads((two_pools.scratch / "fast/volumes/pvc-2/volume.json").read_text())["csi_name"] == "pvc-2"
+    )
     assert len((await two_pools.driver.provisioning.list("", 0)).volumes) == 2
 
 

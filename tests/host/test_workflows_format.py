@@ -232,7 +232,11 @@ async def test_a_torn_mkfs_is_redone_with_the_same_uuid(node, volume, fs_type, l
     named = str(uuid.uuid4())
     await set_facts(node, pvc, format=FormatState.FORMATTING, fs_type=fs_type, fs_uuid=named)
     if left != "nothing":
-        flags = {"ext4": ["-F", "-U", named], "xfs": ["-f", "-m", f"uuid={named}"], "btrfs": ["-f", "-U", named]}
+        flags = {
+            "ext4": ["-F", "-U", named],
+            "xfs": ["-f", "-m", f"uuid={named}"],
+            "btrfs": ["-f", "-U", named],
+        }
         blockdevices.run(f"mkfs.{fs_type}", "-q", *flags[fs_type], str(pvc.disk))
     if left == "torn":
         # What mkfs writes last is not there yet; the superblock is.
@@ -518,4 +522,7 @@ def test_the_superblock_reader_sees_what_mkfs_made(scratch):
     """The tests' own eye is the one of the product; it is checked here against blkid."""
     disk = blockdevices.sparse_file(scratch / "disk", 16 * MIB)
     blockdevices.run("mkfs.ext4", "-q", str(disk))
-    assert superblock.read(disk).uuid == blockdevices.run("blkid", "-o", "value", "-s", "UUID", str(disk)).strip()
+    assert (
+        superblock.read(disk).uuid
+        == blockdevices.run("blkid", "-o", "value", "-s", "UUID", str(disk)).strip()
+    )

@@ -228,7 +228,9 @@ async def test_a_second_staging_path_is_refused(node, volume):
     await pvc.unstage()
 
 
-@pytest.mark.parametrize("name", ["with space", "ünïcode 漢字", "tab\tand\nnewline", "back\\slash", "quote'\"$(x)", "-dash"])
+@pytest.mark.parametrize(
+    "name", ["with space", "ünïcode 漢字", "tab\tand\nnewline", "back\\slash", "quote'\"$(x)", "-dash"]
+)
 async def test_a_target_path_of_any_name(node, volume, name):
     """Spaces, UTF-8 and the shell's characters are parts of names, as everywhere in Linux."""
     pvc = volume()

@@ -33,12 +33,11 @@ OPTIONAL = {
     "with accessibility requirements": "a snapshot's topology is its volume's; no capability of its own yet",
     "NodeGetStorageHealth": "the health of a node's storage as a whole is not offered",
 }
-#: CSI 1.13 replaced the volume condition by these; a driver offers one or the other.
+#: CSI 1.13 replaced the volume condition by these, which are offered by choice.
 OPTIONAL_BEFORE_1_13 = {
-    "ControllerGetVolumeHealth": "newer_capabilities: false offers the volume condition instead",
+    "ControllerGetVolumeHealth": "newer_capabilities: false offers the volume condition only",
     "ControllerListVolumeHealth": "as above",
     "NodeGetVolumeHealth": "as above",
-    "GetSnapshot": "as above",
 }
 
 

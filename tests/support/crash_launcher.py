@@ -152,7 +152,9 @@ def _die() -> NoReturn:
 def instrument() -> list[str]:
     """Wrap all steps; give their names."""
     host = importlib.import_module(_HOST)
-    modules = [importlib.import_module(info.name) for info in pkgutil.iter_modules(host.__path__, f"{_HOST}.")]
+    modules = [
+        importlib.import_module(info.name) for info in pkgutil.iter_modules(host.__path__, f"{_HOST}.")
+    ]
     replaced: dict[int, tuple[Any, Any]] = {}
     names = []
     for module in modules:

@@ -179,9 +179,7 @@ class Life:
 
     async def delete(self) -> csi.DeleteVolumeResponse:
         """Free it."""
-        return await self.client.controller.delete_volume(
-            csi.DeleteVolumeRequest(volume_id=self.volume_id)
-        )
+        return await self.client.controller.delete_volume(csi.DeleteVolumeRequest(volume_id=self.volume_id))
 
     def forget_folders(self) -> None:
         """Remove what the kubelet made; both must be empty by then."""
@@ -240,9 +238,7 @@ class Guest:
     def __enter__(self) -> Path:
         self._at.mkdir()
         options = b"nouuid" if self._fs_type == "xfs" else b""
-        if _libc.mount(
-            bytes(self._device), bytes(self._at), self._fs_type.encode(), 0, options
-        ):
+        if _libc.mount(bytes(self._device), bytes(self._at), self._fs_type.encode(), 0, options):
             error = ctypes.get_errno()
             self._at.rmdir()
             raise AssertionError(f"a guest cannot mount {self._device}: {os.strerror(error)}")

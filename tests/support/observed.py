@@ -158,7 +158,9 @@ def _mounts(driver: ZygoteDriver, loops: dict[Path, Path]) -> Iterable[str]:
             continue
         if fs_type == "devtmpfs":  # a device node, bound to a target
             root = str(Path("/dev") / root.lstrip("/"))
-        flags = ",".join(sorted({*options.split(","), *super_options.split(",")} & {"ro", "rw", "nouuid", "noexec"}))
+        flags = ",".join(
+            sorted({*options.split(","), *super_options.split(",")} & {"ro", "rw", "nouuid", "noexec"})
+        )
         lines.append(f"mount: {target} shows {root} of {fs_type} {source} ({flags})")
     return sorted(lines)
 

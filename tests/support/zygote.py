@@ -105,7 +105,9 @@ class ZygoteDriver:
                     "direct_volume_root": str(self.records),
                     "state_directory": str(self.facts),
                     "log": {"format": "json", "level": "info"},
-                    "pools": {"default": {"backend": "loopfile", "directory": str(self.pool), **(pool or {})}},
+                    "pools": {
+                        "default": {"backend": "loopfile", "directory": str(self.pool), **(pool or {})}
+                    },
                     **settings,
                 }
             )

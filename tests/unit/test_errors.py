@@ -55,7 +55,9 @@ def test_whether_a_retry_helps(cls, worth_it):
     assert cls.retry_helps is worth_it
 
 
-@pytest.mark.parametrize("cls", [errors.DataLossAlarm, errors.ForeignContent, errors.VolumeInUse, errors.Unsupported])
+@pytest.mark.parametrize(
+    "cls", [errors.DataLossAlarm, errors.ForeignContent, errors.VolumeInUse, errors.Unsupported]
+)
 def test_refusals_to_protect_bytes_are_preconditions(cls):
     """They reach the caller as FAILED_PRECONDITION, which no sidecar retries in a hurry."""
     assert issubclass(cls, errors.Precondition)

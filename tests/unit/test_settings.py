@@ -54,14 +54,14 @@ def test_the_environment_lies_on_top(config):
         {
             "KATACSI_DRIVER_NAME": "other.example.com",
             "KATACSI_TIMEOUTS__MKFS": "7",
-            "KATACSI_KATA_RUNTIME_HANDLERS": "[kata-qemu]",
+            "KATACSI_NEWER_CAPABILITIES": "true",
             "KATACSI_POOLS__FAST": "{backend: loopfile, directory: /fast}",
             "HOME": "/root",
         },
     )
     assert settings.driver_name == "other.example.com"
     assert (settings.timeouts.mkfs, settings.timeouts.check) == (7, 6)
-    assert settings.kata_runtime_handlers == ("kata-qemu",)
+    assert settings.newer_capabilities is True
     assert set(settings.pools) == {"default", "fast"}
 
 

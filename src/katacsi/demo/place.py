@@ -43,10 +43,14 @@ class Place:
 
     @classmethod
     def make(cls, parent: Path) -> Place:
-        """Make fresh folders."""
+        """Make fresh folders; all or none."""
         pool_parent = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
-        run_parent = "/run" if os.access("/run", os.W_OK) else None
-        place = cls(pool_parent, Path(tempfile.mkdtemp(prefix=_PREFIX, dir=run_parent)).resolve())
+        try:
+            run_parent = "/run" if os.access("/run", os.W_OK) else None
+            place = cls(pool_parent, Path(tempfile.mkdtemp(prefix=_PREFIX, dir=run_parent)).resolve())
+        except OSError:
+            pool_parent.rmdir()
+            raise
         place.pool.mkdir()
         place.config.write_text(yaml.safe_dump(place.settings(), sort_keys=False))
         return place

@@ -147,9 +147,10 @@ class Copies:
             for s in self._context.state.stagings_of(str(volume_id))
             if await off_loop(mount.at, Path(s.path))
         ]
+        # Without a target nobody waits for the thaw, however long the copy takes.
         timer = (
             asyncio.get_running_loop().call_later(FREEZE_LIMIT_S, stillness.give_up, frozen)
-            if frozen
+            if frozen and targets
             else None
         )
         try:

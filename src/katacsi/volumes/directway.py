@@ -17,11 +17,10 @@ from katacsi.volumes import capabilities, parameters
 from katacsi.volumes.formatting import set_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
 
     from katacsi.directvolume.writer import DirectVolumeWriter
     from katacsi.volumes.growing import Growing
-    from katacsi.volumes.publish_state import Published, PublishState
+    from katacsi.volumes.publish_state import PublishState
     from katacsi.volumes.undo import Undo
     from katacsi.volumes.ways import Job
 
@@ -53,7 +52,7 @@ class DirectWay:
 
     async def ensure(self, job: Job, undo: Undo) -> None:
         """Take the device off the host, mark it as the guest's, set the guard, write the record."""
-        record = record_of(job.published, job.attributes)
+        record = record_of(job)
         if (
             await guard.guard_of(job.published.path) == job.published.volume_id
             and await self._writer.read(job.published.path) == record
@@ -67,23 +66,32 @@ class DirectWay:
             await set_facts(job.backend, volume, volume.facts.with_(guest_written=True))
         undo.add(f"guard at {job.target}", lambda: self._withdraw(job))
         await guard.ensure_guard(job.published.path, job.published.volume_id)
-        undo.add(f"record of {job.target}", lambda: self._writer.remove(job.published.path))
+        undo.add(f"record of {job.target}", lambda: self._withdraw_record(job, record))
         await self._writer.add(job.published.path, record)
+
+    async def _withdraw_record(self, job: Job, record: DirectVolumeRecord) -> None:
+        # Another record there is why the publish failed, and somebody else's.
+        if await self._writer.read(job.published.path) == record:
+            await self._writer.remove(job.published.path)
 
     async def _withdraw(self, job: Job) -> None:
         await guard.remove_guard(job.published.path)
         await off_loop(mount.remove_target, job.target)
 
 
-def record_of(published: Published, attributes: Mapping[str, str]) -> DirectVolumeRecord:
+def record_of(job: Job) -> DirectVolumeRecord:
     """Give the record of a direct publish; nothing but these facts ever reaches it."""
+    published = job.published
+    flags = list(published.mount_flags)
+    if published.fs_type == "xfs" and job.volume.facts.inherited_uuid:
+        flags.append("nouuid")  # source and copy may meet in one guest, and xfs refuses a second of its kind
     group = int(published.mount_group) if published.mount_group and not published.read_only else None
     return DirectVolumeRecord(
         device=published.device,
         fs_type=published.fs_type,
-        options=clean_options(published.mount_flags, read_only=published.read_only),
+        options=clean_options(flags, read_only=published.read_only),
         fs_group=group,
-        fs_group_change_policy=parameters.fs_group_change_policy(attributes) if group else "",
+        fs_group_change_policy=parameters.fs_group_change_policy(job.attributes) if group else "",
     )
 
 

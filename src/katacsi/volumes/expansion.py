@@ -63,6 +63,8 @@ class Expansion:
             if published is not None and published.way is Mode.DIRECT:
                 device = device or await backend.attach(volume.id, {}, {})
                 return await self._direct(self._job(backend, volume, device, published), wanted)
+            if wanted > volume.size_bytes:
+                self._check_can_grow(volume)
             size = await self._grow_device(backend, volume, wanted)
             if device is not None:
                 await self._grow_here(backend, volume, Device(device.path, size), published)
@@ -129,7 +131,6 @@ class Expansion:
             await self._growing.mounted(backend, volume, device, Path(mounted[0].path))
         elif published is None:
             # Nobody has it mounted: ext4 grows now, the others when a host mount comes.
-            self._check_can_grow(volume)
             await self._growing.unmounted(backend, volume, device)
 
     def _check_can_grow(self, volume: Volume) -> None:
@@ -138,8 +139,7 @@ class Expansion:
             raise Precondition(
                 f"volume {volume.id}: a Kata guest wrote its xfs, which only a host mount could grow, and "
                 "`guest_filesystems: refuse` rules that out; nothing was changed. Set `guest_filesystems: "
-                "allow`, or move "
-                "the data to an ext4 volume"
+                "allow`, or move the data to an ext4 volume"
             )
 
     # -- a volume that is handed to a guest ------------------------------------------------------------

@@ -69,7 +69,9 @@ def _read(token: str) -> tuple[str, str]:
         return "", ""
     try:
         pool, _, cursor = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
-    except ValueError as error:  # binascii.Error and UnicodeDecodeError are such, and so is a sign beyond ASCII
+    except (
+        ValueError
+    ) as error:  # binascii.Error and UnicodeDecodeError are such, and so is a sign beyond ASCII
         raise InvalidPageToken(
             f"starting_token {token!r}: not a token of this driver; list again without one"
         ) from error

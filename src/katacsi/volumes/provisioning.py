@@ -49,7 +49,8 @@ class Provisioning:
         fs_type = capabilities.filesystem_of(request.capabilities, self._context.settings.default_filesystem)
         capabilities.check_mkfs_options(fs_type, chosen.mkfs_options)
         self._check_reachable(request)
-        size = self._size(request.size, fs_type)
+        # A copy is as large as its source unless more is asked for; only a blank volume needs a default.
+        size = request.size if request.source else self._size(request.size, fs_type)
         with self._context.locks.hold(
             volume_lock(storage_name(request.name)), *_source_locks(request.source)
         ):
@@ -204,20 +205,20 @@ class Provisioning:
 
 
 def _check_same_wishes(volume: Volume, wanted: CreateRequest, request: CreateVolume) -> None:
-    """Refuse a volume of that name that was made for another filesystem or mode: a backend stores these blindly.
+    """Refuse a volume of that name made for another filesystem or mode: a backend stores these blindly.
 
     Raises:
         AlreadyExists: with what the volume was made for.
     """
     had, wishes = dict(volume.attributes), dict(wanted.attributes)
-    if not any(capability.fs_type for capability in request.capabilities):
+    named = any(capability.fs_type for capability in request.capabilities)
+    if not named and parameters.FILESYSTEM in had and parameters.FILESYSTEM in wishes:
         # The choice was ours; the default may have been another one when the volume was made.
-        if had.get(parameters.FILESYSTEM) and wishes.get(parameters.FILESYSTEM):
-            wishes[parameters.FILESYSTEM] = had[parameters.FILESYSTEM]
+        wishes[parameters.FILESYSTEM] = had[parameters.FILESYSTEM]
     if had != wishes:
         raise AlreadyExists(
-            f"volume {volume.id}: exists, made for {had or 'raw use'}, and {wishes or 'raw use'} is asked for; "
-            "delete it, or choose another name"
+            f"volume {volume.id}: exists, made for {had or 'raw use'}, and {wishes or 'raw use'} is asked "
+            "for; delete it, or choose another name"
         )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.directvolume import guard
-from katacsi.errors import AlreadyExists, InvalidRequest, Precondition, VolumeInUse
+from katacsi.directvolume.record import MAX_TARGET_BYTES, VOLUME_TYPE
+from katacsi.errors import AlreadyExists, CorruptRecord, InvalidRequest, Precondition, VolumeInUse
 from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode, MalformedId, VolumeId
@@ -92,19 +93,43 @@ class Publishing:
             Precondition: the target was published for another volume.
         """
         paths.check("target_path", target_path)
-        with self._context.locks.hold(_lock_name(volume_id)):
+        try:
+            parsed = VolumeId.parse(volume_id)
+        except MalformedId:
+            return
+        with self._context.locks.hold(volume_lock(parsed.name)):
             known = self._context.state.published(target_path)
             if known is not None and known.volume_id != volume_id:
                 raise Precondition(
                     f"target_path {target_path}: is published for volume {known.volume_id}, not {volume_id}"
                 )
-            is_direct = known.way is Mode.DIRECT if known else await guard.guard_of(target_path) is not None
-            if is_direct:
+            if known.way is Mode.DIRECT if known else await self._is_direct(volume_id, target_path):
                 await self._context.writer.remove(target_path)
             await off_loop(_clear_target, Path(target_path))
             if known is not None:
                 await self._context.state.remove(known)
         log.debug("volume unpublished", target=target_path)
+
+    async def _is_direct(self, volume_id: str, target_path: str) -> bool:
+        """Tell without a fact whether a target was published to a guest: by its guard, else by its record.
+
+        Raises:
+            Precondition: the guard is another volume's.
+        """
+        guarded = await guard.guard_of(target_path)
+        if guarded is not None:
+            if guarded != volume_id:
+                raise Precondition(
+                    f"target_path {target_path}: is guarded for volume {guarded}, not {volume_id}"
+                )
+            return True
+        if len(target_path.encode(errors="surrogateescape")) > MAX_TARGET_BYTES:
+            return False
+        try:
+            record = await self._context.writer.read(target_path)
+        except CorruptRecord:
+            return True
+        return record is not None and record.volume_type == VOLUME_TYPE
 
     def _staged(self, request: Publish) -> Staged:
         staged = self._context.state.staged(request.staging_path)
@@ -159,13 +184,6 @@ def _wanted(request: Publish, staged: Staged) -> Published:
         mount_group=capability.mount_group,
         device="",
     )
-
-
-def _lock_name(volume_id: str) -> str:
-    try:
-        return volume_lock(VolumeId.parse(volume_id).name)
-    except MalformedId:
-        return volume_lock(volume_id)
 
 
 def _clear_target(target: Path) -> None:

@@ -89,10 +89,21 @@ class Staging:
                     f"volume {volume_id}: is published at {targets[0].path}; unpublish it first"
                 )
             device = await backend.attached(parsed)
+            if device is not None and not self._context.state.stagings_of(volume_id):
+                await self._check_records(volume_id, device)
             await off_loop(_release_mounts, volume_id, staging_path, device.path if device else None)
             await backend.detach(parsed)
             for staged in self._context.state.stagings_of(volume_id):
                 await self._context.state.remove(staged)
+
+    async def _check_records(self, volume_id: str, device: Device) -> None:
+        """Refuse while a record promises the device to a guest; asked only when the facts of this boot are lost."""
+        for entry in await self._context.writer.listing():
+            if entry.record is not None and entry.record.device == str(device.path):
+                raise VolumeInUse(
+                    f"volume {volume_id}: a direct-volume record at {entry.target} names its device; "
+                    "unpublish it first"
+                )
 
     def _wanted(self, volume: Volume, request: Stage) -> Staged:
         capability = request.capability
@@ -150,8 +161,20 @@ def _release_mounts(volume_id: str, staging_path: str, device: Path | None) -> N
             )
     for entry in mount.table():
         if entry.id not in staged and (
-            entry.source == guard_source or (number is not None and entry.device == number)
+            entry.source == guard_source or (device is not None and _shows(entry, device, number))
         ):
             raise VolumeInUse(f"volume {volume_id}: is still mounted at {entry.target}; unpublish it first")
     if staged:
         mount.unmount(Path(staging_path))
+
+
+def _shows(entry: mount.Mount, device: Path, number: tuple[int, int] | None) -> bool:
+    """Whether a mount shows the device's filesystem, or the device node itself (a raw volume's target)."""
+    if entry.device == number:
+        return True
+    if not entry.root.endswith(f"/{device.name}"):
+        return False
+    try:
+        return block.device_number(entry.target) == number
+    except HostError:
+        return False

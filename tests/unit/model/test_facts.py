@@ -21,7 +21,9 @@ def test_a_copy_inherits_how_far_its_source_was(state):
 def test_one_fact_changes_alone(field):
     """Changing a fact leaves the others, and the facts that were read, as they are."""
     before = Facts()
-    value = {"format": FormatState.FORMATTED, "pending_size": 5, "fs_type": "xfs", "fs_uuid": "u"}.get(field, True)
+    value = {"format": FormatState.FORMATTED, "pending_size": 5, "fs_type": "xfs", "fs_uuid": "u"}.get(
+        field, True
+    )
     after = before.with_(**{field: value})
     assert dataclasses.asdict(after) == dataclasses.asdict(before) | {field: value}
     assert before == Facts()

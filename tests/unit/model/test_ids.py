@@ -19,7 +19,21 @@ from katacsi.model import (
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=128)
-UNSAFE = ["$(reboot)", "a;b", "`id`", "../../etc/passwd", "a b", "-rf", "ü" * 64, "A", "a/b", "", "a\nb", "'\"", "a" * 128]
+UNSAFE = [
+    "$(reboot)",
+    "a;b",
+    "`id`",
+    "../../etc/passwd",
+    "a b",
+    "-rf",
+    "ü" * 64,
+    "A",
+    "a/b",
+    "",
+    "a\nb",
+    "'\"",
+    "a" * 128,
+]
 
 
 @pytest.mark.gate("volume-id-in-unsafe-characters")
@@ -47,7 +61,9 @@ def test_an_unsafe_name_becomes_a_hash(name):
 
 def test_a_plain_name_stays_itself():
     """What the provisioner calls a volume is what a person finds in the pool."""
-    assert storage_name("pvc-2ad7b367-9fed-480d-a747-1ca5ce3809d4") == "pvc-2ad7b367-9fed-480d-a747-1ca5ce3809d4"
+    assert (
+        storage_name("pvc-2ad7b367-9fed-480d-a747-1ca5ce3809d4") == "pvc-2ad7b367-9fed-480d-a747-1ca5ce3809d4"
+    )
 
 
 def test_nobody_can_name_a_volume_like_a_hash():

@@ -11,7 +11,10 @@ def test_a_second_call_is_told_to_retry():
     """A busy volume is never queued for: the caller hears at once which one is busy."""
     locks = Locks()
     with locks.hold(volume_lock("pvc-1")):
-        with pytest.raises(OperationPending, match="volume pvc-1") as refusal, locks.hold(volume_lock("pvc-1")):
+        with (
+            pytest.raises(OperationPending, match="volume pvc-1") as refusal,
+            locks.hold(volume_lock("pvc-1")),
+        ):
             pytest.fail("two calls hold one volume")
         assert refusal.value.retry_helps
     with locks.hold(volume_lock("pvc-1")):

@@ -53,7 +53,9 @@ def test_the_pool_of_a_storage_class(names, wish, chosen):
     assert Pools([pool(name) for name in names]).choose(wish).name == chosen
 
 
-@pytest.mark.parametrize(("names", "wish"), [(["a", "b"], ""), (["a", "b"], "c"), (["a"], "default"), ([], "")])
+@pytest.mark.parametrize(
+    ("names", "wish"), [(["a", "b"], ""), (["a", "b"], "c"), (["a"], "default"), ([], "")]
+)
 def test_an_unclear_pool_is_refused_with_the_choice(names, wish):
     """A wrong or missing pool name is answered with the pools there are."""
     with pytest.raises(InvalidRequest) as refusal:
@@ -107,7 +109,10 @@ async def test_a_name_is_looked_up_in_all_other_pools():
 def test_features_are_the_union():
     """What one pool can do the release advertises."""
     pools = Pools(
-        [pool("a", Storage(features=Features(snapshots=True))), pool("b", Storage(features=Features(expand=True)))]
+        [
+            pool("a", Storage(features=Features(snapshots=True))),
+            pool("b", Storage(features=Features(expand=True))),
+        ]
     )
     assert pools.features == Features(snapshots=True, expand=True)
     assert Pools([]).features == Features()
@@ -129,7 +134,9 @@ def test_a_parameter_that_the_pool_does_not_know(backend, parameters, field, say
     assert says in refusal.value.message
 
 
-@pytest.mark.parametrize("text", ["", "pvc-1", "v1:default", "s1:default:0a1b2c3d:x", "v1:default:0a1b2c3d:../x"])
+@pytest.mark.parametrize(
+    "text", ["", "pvc-1", "v1:default", "s1:default:0a1b2c3d:x", "v1:default:0a1b2c3d:../x"]
+)
 def test_a_malformed_id_names_nothing(text):
     """There is no volume by an id that this driver never gave out."""
     with pytest.raises(NotFound):

@@ -1,0 +1,327 @@
+"""NodeExpandVolume: never a size that the workload cannot use."""
+
+import os
+
+import pytest
+
+from katacsi.errors import HostError, NotFound, OutOfSpace, Precondition, SizeOutOfRange
+from katacsi.host import block, growth, superblock
+from katacsi.model import AccessType
+from support.node import MIB, held, live_go_sandbox, mounts_at, tools_run
+
+
+def usable(path):
+    """Give the bytes of the filesystem that is mounted at a path."""
+    status = os.statvfs(path)
+    return status.f_blocks * status.f_frsize
+
+
+def device_size(pvc):
+    """Give the size that the volume's device has."""
+    return block.size_bytes(pvc.device)
+
+
+def is_full(pvc):
+    """Whether the filesystem fills its device."""
+    return growth.fills(pvc.filesystem, device_size(pvc))
+
+
+# -- mounted on the host -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fs_type", "more"), [("xfs", 64 * MIB), ("btrfs", 160 * MIB), ("ext4", 64 * MIB)])
+async def test_a_mounted_filesystem_grows_under_its_pod(volume, fs_type, more):
+    """A host volume grows online: the pod sees the size that the call reports, and keeps its files."""
+    pvc = volume(fs_type=fs_type)
+    await pvc.up()
+    pvc.write()
+    before = usable(pvc.target)
+    try:
+        size = await pvc.expand(pvc.size + more)
+    except HostError as error:
+        if fs_type != "ext4" or "CAP_SYS_RESOURCE" not in error.message:
+            raise
+        assert usable(pvc.target) == before
+        await pvc.down()
+        pytest.skip(f"ext4 cannot grow while mounted here: {error.message}")
+    assert size == pvc.size + more == device_size(pvc)
+    assert usable(pvc.target) >= before + more - 16 * MIB
+    assert (pvc.target / "data").read_bytes() == b"the workload's bytes"
+    assert await pvc.expand(pvc.size + more) == size
+    assert await pvc.expand(pvc.size + more, path=pvc.staging) == size
+    await pvc.down()
+    assert pvc.disk.stat().st_size == size
+
+
+@pytest.mark.gate("expand-never-lies")
+async def test_a_growth_that_fails_is_no_success(volume, monkeypatch):
+    """When the filesystem cannot be grown the call fails, however large the device is; a retry finishes it."""
+    pvc = volume(fs_type="xfs")
+    await pvc.up()
+    before = usable(pvc.target)
+
+    async def fails(*_):
+        raise HostError("the kernel refused")
+
+    with monkeypatch.context() as patch, pytest.raises(HostError, match="refused"):
+        patch.setattr(growth, "grow_mounted", fails)
+        await pvc.expand(pvc.size + 64 * MIB)
+    assert device_size(pvc) == pvc.size + 64 * MIB
+    assert usable(pvc.target) == before
+    assert await pvc.expand(pvc.size + 64 * MIB) == pvc.size + 64 * MIB
+    assert usable(pvc.target) > before
+    await pvc.down()
+
+
+async def test_a_staged_volume_grows_before_its_pod(volume):
+    """Between stage and publish an ext4 grows in userspace, an xfs at its mount."""
+    for fs_type in ("ext4", "xfs"):
+        pvc = volume(f"pvc-{fs_type}", fs_type=fs_type)
+        await pvc.create()
+        await pvc.stage()
+        size = await pvc.expand(pvc.size + 32 * MIB, path=pvc.staging)
+        assert size == pvc.size + 32 * MIB == device_size(pvc)
+        assert is_full(pvc) is (fs_type == "ext4")
+        await pvc.publish()
+        assert usable(pvc.target) > pvc.size
+        await pvc.down()
+
+
+async def test_a_staged_volume_that_lost_its_device_grows(node, volume):
+    """A reboot between two calls is no reason to fail: the file grows, the stage does the rest."""
+    pvc = volume()
+    await pvc.create()
+    await pvc.stage()
+    node.clear()
+    assert await pvc.expand(pvc.size + 32 * MIB, path=pvc.staging) == pvc.size + 32 * MIB
+    await pvc.stage()
+    assert is_full(pvc)
+    await pvc.unstage()
+
+
+# -- handed to a guest ---------------------------------------------------------------------------------
+
+
+@pytest.mark.gate("expand-never-lies")
+async def test_a_direct_volume_that_nobody_holds_grows(node, volume):
+    """Before its guest starts, a direct volume grows in userspace, and its record is back, true."""
+    pvc = volume(direct=True, mount_flags=("noatime",), mount_group="4711")
+    await pvc.up()
+    pvc.guest_writes()
+    before = node.record(pvc.target)
+    assert await pvc.expand(pvc.size + 64 * MIB) == pvc.size + 64 * MIB
+    assert device_size(pvc) == pvc.size + 64 * MIB
+    assert is_full(pvc)
+    assert node.record(pvc.target) == before | {"device": str(pvc.device)}
+    assert mounts_at(pvc.target) == 1
+    assert (await pvc.facts()).pending_size == 0
+    assert pvc.guest_reads() == b"the guest's bytes"
+    await node.restart()
+    await pvc.publish()
+    assert node.record(pvc.target)["device"] == str(pvc.device)
+    await pvc.down()
+
+
+@pytest.mark.gate("expand-never-lies")
+@pytest.mark.parametrize("how", ["descriptor", "sandbox"])
+async def test_a_volume_that_a_guest_holds_is_refused_and_grows_later(node, volume, how):
+    """While a guest holds the device the growth is pending: the next stage finishes it, in userspace."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    pvc.guest_writes()
+    before, small = node.record(pvc.target), pvc.filesystem.size_bytes
+    holder = held(pvc.device) if how == "descriptor" else live_go_sandbox(node, pvc.target)
+    wanted = pvc.size + 64 * MIB
+    with holder:
+        for _ in range(2):
+            with tools_run() as tools, pytest.raises(Precondition, match="restart the pod"):
+                await pvc.expand(wanted)
+            assert not {"e2fsck", "resize2fs"} & set(tools)
+            assert pvc.filesystem.size_bytes == small
+            assert node.record(pvc.target) == before
+            assert (await pvc.facts()).pending_size == wanted
+            assert device_size(pvc) == wanted
+        stats = await pvc.stats()
+        assert "restarted" in stats.condition.message
+        assert not stats.condition.abnormal
+        await node.restart()
+        with tools_run() as tools:
+            await pvc.stage()
+            await pvc.publish()
+        assert not {"e2fsck", "resize2fs"} & set(tools)
+    await pvc.down()
+    await pvc.stage()
+    assert is_full(pvc)
+    assert (await pvc.facts()).pending_size == 0
+    await pvc.publish()
+    assert await pvc.expand(wanted) == wanted
+    assert pvc.guest_reads() == b"the guest's bytes"
+    await pvc.down()
+
+
+@pytest.mark.gate("expand-never-lies")
+async def test_a_larger_wish_while_a_growth_is_pending(node, volume):
+    """A second wish while a guest holds the device grows the device only: its filesystem is the guest's."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    small = pvc.filesystem.size_bytes
+    with held(pvc.device):
+        for more in (32 * MIB, 64 * MIB):
+            with tools_run() as tools, pytest.raises(Precondition, match="restart the pod"):
+                await pvc.expand(pvc.size + more)
+            assert not {"e2fsck", "resize2fs"} & set(tools)
+            assert (await pvc.facts()).pending_size == pvc.size + more
+    assert pvc.filesystem.size_bytes == small
+    # The guest is gone and the pod is not: now the same call can do it.
+    assert await pvc.expand(pvc.size + 64 * MIB) == pvc.size + 64 * MIB
+    assert is_full(pvc)
+    assert (await pvc.facts()).pending_size == 0
+    assert node.record(pvc.target)["device"] == str(pvc.device)
+    await pvc.down()
+
+
+async def test_a_volume_that_has_its_size_is_not_disturbed(node, volume):
+    """The kubelet repeats the call while the guest runs: nothing is taken away, and it succeeds."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    await pvc.expand(pvc.size + 32 * MIB)
+    stamp = node.record_file(pvc.target).stat().st_mtime_ns
+    with held(pvc.device), tools_run() as tools:
+        assert await pvc.expand(pvc.size + 32 * MIB) == pvc.size + 32 * MIB
+        assert await pvc.expand(0) == pvc.size + 32 * MIB
+    assert tools == []
+    assert node.record_file(pvc.target).stat().st_mtime_ns == stamp
+    await pvc.down()
+
+
+@pytest.mark.gate("expand-never-lies")
+@pytest.mark.parametrize("at", ["target", "staging", "staged-only"])
+async def test_a_guest_s_xfs_is_refused_before_its_device_grows(node, volume, at):
+    """What only a host mount could grow is refused by the setting's name, and nothing has changed."""
+    pvc = volume(direct=True, fs_type="xfs")
+    await pvc.up()
+    pvc.guest_writes()
+    if at == "staged-only":
+        await pvc.unpublish()
+    before = node.record(pvc.target)
+    path = pvc.target if at == "target" else pvc.staging
+    with pytest.raises(Precondition, match="guest_filesystems"):
+        await pvc.expand(pvc.size + 64 * MIB, path=path)
+    assert device_size(pvc) == pvc.size == pvc.disk.stat().st_size
+    assert node.record(pvc.target) == before
+    assert (await pvc.facts()).pending_size == 0
+    assert await pvc.expand(pvc.size, path=path) == pvc.size
+    await (pvc.unstage() if at == "staged-only" else pvc.down())
+
+
+async def test_a_direct_xfs_that_no_guest_has_written(node, volume):
+    """An xfs that its guest has only read is grown when the host can mount it; until then nothing is claimed."""
+    pvc = volume(direct=True, fs_type="xfs")
+    await pvc.up(read_only=True)
+    record = node.record(pvc.target)
+    try:
+        size = await pvc.expand(pvc.size + 64 * MIB)
+    except Precondition:
+        size = 0
+    assert size in (0, pvc.size + 64 * MIB)
+    assert size == 0 or is_full(pvc)
+    assert node.record(pvc.target) == record | {"device": str(pvc.device)}
+    await pvc.down()
+
+
+async def test_a_read_only_guest_s_ext4_grows(node, volume):
+    """The record of a read-only guest is back, and so is the device's read-only flag."""
+    pvc = volume(direct=True)
+    await pvc.up(read_only=True)
+    assert await pvc.expand(pvc.size + 32 * MIB) == pvc.size + 32 * MIB
+    assert is_full(pvc)
+    assert block.is_read_only(pvc.device)
+    assert node.record(pvc.target)["options"] == ["ro"]
+    await pvc.down()
+
+
+async def test_a_failed_userspace_growth_puts_the_record_back(node, volume, monkeypatch):
+    """Whatever goes wrong while the record is away, the pod can start afterwards."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    before = node.record(pvc.target)
+
+    async def fails(*_, **__):
+        raise HostError("resize2fs: killed")
+
+    with monkeypatch.context() as patch, pytest.raises(HostError, match="killed"):
+        patch.setattr(growth, "grow_offline", fails)
+        await pvc.expand(pvc.size + 32 * MIB)
+    assert node.record(pvc.target) == before | {"device": str(pvc.device)}
+    assert await pvc.expand(pvc.size + 32 * MIB) == pvc.size + 32 * MIB
+    assert is_full(pvc)
+    await pvc.down()
+
+
+# -- any volume ----------------------------------------------------------------------------------------
+
+
+async def test_a_volume_never_shrinks(volume):
+    """A smaller wish is met already; a limit below what is there is refused."""
+    pvc = volume()
+    await pvc.up()
+    assert await pvc.expand(8 * MIB) == pvc.size
+    with pytest.raises(SizeOutOfRange, match="shrink"):
+        await pvc.expand(4 * MIB, limit=8 * MIB)
+    assert device_size(pvc) == pvc.size
+    await pvc.down()
+
+
+@pytest.mark.gate("sizes-round-up")
+async def test_a_grown_size_is_rounded_up(volume):
+    """The reported size is at least the wish, and what the device has."""
+    pvc = volume(access=AccessType.BLOCK)
+    await pvc.up()
+    size = await pvc.expand(pvc.size + 1)
+    assert size == pvc.size + 4096 == device_size(pvc)
+    await pvc.down()
+
+
+async def test_a_pool_without_room_is_no_success(volume):
+    """The size stays as it was, and the volume usable."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    before = pvc.node.record(pvc.target)
+    with pytest.raises(OutOfSpace):
+        await pvc.expand(1 << 55)
+    assert device_size(pvc) == pvc.size
+    assert pvc.node.record(pvc.target) == before | {"device": str(pvc.device)}
+    assert (await pvc.facts()).pending_size == 0
+    await pvc.down()
+
+
+async def test_a_path_that_is_not_the_volume_s(node, volume):
+    """Only a volume's own paths lead to it."""
+    pvc, other = volume(), volume("other")
+    await other.up()
+    await pvc.up()
+    for path in (node.pods, other.target, other.staging, node.pods / "nothing"):
+        with pytest.raises(NotFound):
+            await pvc.expand(pvc.size + MIB, path=path)
+    pvc.id, mine = "v1:default:00000000:pvc-1", pvc.id
+    with pytest.raises(NotFound):
+        await pvc.expand(pvc.size + MIB)
+    pvc.id = "nothing"
+    with pytest.raises(NotFound):
+        await pvc.expand(pvc.size + MIB)
+    pvc.id = mine
+    assert device_size(pvc) == pvc.size
+    await pvc.down()
+    await other.down()
+
+
+async def test_the_volume_s_size_is_kept(node, volume):
+    """A grown volume has its size after a restart, in lists, and for the next create of its name."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    size = await pvc.expand(pvc.size + 32 * MIB)
+    await node.restart()
+    assert (await node.driver.provisioning.get(pvc.id)).volume.size_bytes == size
+    assert (await pvc.create()).volume.size_bytes == size
+    await pvc.down()
+    assert superblock.read(pvc.disk).size_bytes > size - MIB
