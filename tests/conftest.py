@@ -32,6 +32,7 @@ TIER_OF_FOLDER = {
     "host": "host",
     "sanity": "sanity",
     "crash": "crash",
+    "lab": "lab",
 }
 ROOT_TIERS = {"host", "sanity", "crash"}
 

@@ -17,12 +17,15 @@ mount -t hostfs -o "$lab" none /run/lab
 . /run/lab/settings
 mount -t hostfs -o "$LAB_TREE" none /run/packages
 
-# kmod and its library may be among the unpacked packages.
+# kmod and its library may be among the unpacked packages, whose links are not in force yet.
 kernel=$(uname -r)
 modules=/run/packages/usr/lib/uml/modules/$kernel
 [ -d "$modules" ] || modules=/usr/lib/uml/modules/$kernel
-LD_LIBRARY_PATH=$(echo /run/packages/usr/lib/*-linux-gnu) PATH=/run/packages/usr/sbin:$PATH \
-    insmod "$modules/kernel/fs/overlayfs/overlay.ko" || die "no overlay"
+insmod=/run/packages/usr/bin/kmod
+[ -x $insmod ] || insmod=/usr/bin/kmod
+export LD_LIBRARY_PATH=$(echo /run/packages/usr/lib/*-linux-gnu)
+(exec -a insmod $insmod "$modules/kernel/fs/overlayfs/overlay.ko") || die "the module overlay cannot be loaded"
+unset LD_LIBRARY_PATH
 # Two mounts of hostfs: the overlay refuses layers of one filesystem that lie within each other.
 mount -t overlay -o lowerdir=/run/packages:/,upperdir=/run/upper,workdir=/run/work lab /run/root || die "no root"
 

@@ -69,6 +69,13 @@ TIERS = (
         limit_s=1800,
     ),
     Tier("crash", "SIGKILL at every step, then a retry", ("crash",), root=True, limit_s=1800),
+    Tier(
+        "lab",
+        "real device-mapper, in a machine of its own (user-mode Linux)",
+        ("lab",),
+        programs=("csi-sanity",),
+        limit_s=1800,
+    ),
 )
 BY_NAME = {tier.name: tier for tier in TIERS}
 

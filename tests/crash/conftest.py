@@ -1,4 +1,4 @@
-"""The table of boundaries at the end of the run."""
+"""What the crash tests have to say at the end: the table of boundaries, seeds and numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ROWS = pytest.StashKey[defaultdict[str, defaultdict[str, float]]]()
+_NOTES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -28,8 +29,19 @@ def table(pytestconfig: pytest.Config) -> Callable[..., None]:
     return note
 
 
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say something at the end of the run, however the test ends."""
+    notes = request.config.stash.setdefault(_NOTES, [])
+    return lambda text: notes.append(f"{request.node.name}: {text}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print at how many places the driver was killed."""
+    """Print at how many places the driver was killed, and what tests have noted."""
+    if notes := config.stash.get(_NOTES, None):
+        terminalreporter.section("many lives at once", "-")
+        for line in notes:
+            terminalreporter.line(line)
     rows = config.stash.get(_ROWS, None)
     if not rows:
         return

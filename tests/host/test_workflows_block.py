@@ -35,7 +35,7 @@ async def test_the_target_is_the_device(node, raw):
 
 
 async def test_unpublish_removes_the_file_it_made(raw):
-    """The node at the target goes with the publish, also when only its empty file is left; the folder stays."""
+    """The node at the target goes with the publish, also when only an empty file is left."""
     pvc = raw()
     await pvc.up()
     await pvc.unpublish()

@@ -139,9 +139,33 @@ async def test_topology_decides_where(volume):
 @pytest.mark.gate("volume-id-in-unsafe-characters")
 @pytest.mark.parametrize(
     "name",
-    ["$(touch owned)", "a;b|c&d", "`id`", "../../../etc/passwd", "a/b", "-rf", "ü" * 64, "ÄÖ 漢字\n", "'\"\\", "a" * 128, "h-" + "0" * 32],
-    ids=["substitution", "list", "backquotes", "climbs", "slash", "option", "128-bytes", "utf-8", "quotes", "long", "hash-like"],
-)  # fmt: skip
+    [
+        "$(touch owned)",
+        "a;b|c&d",
+        "`id`",
+        "../../../etc/passwd",
+        "a/b",
+        "-rf",
+        "ü" * 64,
+        "ÄÖ 漢字\n",
+        "'\"\\",
+        "a" * 128,
+        "h-" + "0" * 32,
+    ],
+    ids=[
+        "substitution",
+        "list",
+        "backquotes",
+        "climbs",
+        "slash",
+        "option",
+        "128-bytes",
+        "utf-8",
+        "quotes",
+        "long",
+        "hash-like",
+    ],
+)
 async def test_an_unsafe_name_lives_a_whole_life(node, volume, name):
     """A volume of any name is made, formatted, published, found and deleted; its folder is a plain name."""
     pvc = volume(name)
@@ -183,9 +207,13 @@ async def test_a_parameter_that_means_nothing_is_refused(node, volume, parameter
 
 @pytest.mark.parametrize(
     "capability",
-    [{"fs_type": "ntfs"}, {"fs_type": "btrfs", "size": 128 * MIB, "direct": True}, {"mode": AccessMode.MULTI_NODE_MULTI_WRITER}],
+    [
+        {"fs_type": "ntfs"},
+        {"fs_type": "btrfs", "size": 128 * MIB, "direct": True},
+        {"mode": AccessMode.MULTI_NODE_MULTI_WRITER},
+    ],
     ids=["ntfs", "btrfs-direct", "many-nodes"],
-)  # fmt: skip
+)
 async def test_a_capability_that_no_volume_has(node, volume, capability):
     """A filesystem or mode that cannot work is refused before anything is made."""
     with pytest.raises(InvalidRequest, match="volume_capability"):
@@ -295,7 +323,7 @@ async def test_capacity_is_that_of_the_pool_here(node, volume):
 
 
 async def test_validation_says_no_with_a_reason(node, volume):
-    """Capabilities that a volume can have are confirmed, others answered with the reason, absent ones not found."""
+    """What a volume can have is confirmed, the rest answered with its reason; absent is not found."""
     pvc = volume(direct=True)
     await pvc.create()
     validate = node.driver.provisioning.validate

@@ -50,7 +50,7 @@ async def test_the_record_of_a_volume(node, direct, fs_type):
     assert file.read_text() == json.dumps(
         {"volume-type": "directvol", "device": str(pvc.device), "fstype": fs_type}, separators=(",", ":")
     )
-    assert os.listdir(file.parent) == ["mountInfo.json"]
+    assert [path.name for path in file.parent.iterdir()] == ["mountInfo.json"]
     assert [stat.S_IMODE(path.stat().st_mode) for path in (node.records, file.parent, file)] == [
         0o700,
         0o700,
@@ -62,7 +62,7 @@ async def test_the_record_of_a_volume(node, direct, fs_type):
 
 @pytest.mark.gate("record-json-for-both-runtimes")
 async def test_flags_group_and_read_only_of_the_record(node, direct):
-    """Mount flags reach the guest without what only a host knows; the group is told unless it is read-only."""
+    """Mount flags reach the guest without what only a host knows; the group too, unless read-only."""
     pvc = direct(
         mount_flags=("noatime", "bind", "_netdev", "rw", "discard,nodev"),
         mount_group="4711",
@@ -139,7 +139,7 @@ async def test_the_host_s_folder_cannot_be_written(direct):
     assert refusal.value.errno == errno.EROFS
     with pytest.raises(OSError, match="Read-only"):
         (pvc.target / "subpath").mkdir()
-    assert os.listdir(pvc.target) == []
+    assert list(pvc.target.iterdir()) == []
     await pvc.down()
     assert not pvc.target.exists()
 
@@ -330,7 +330,7 @@ async def test_a_staging_mount_in_use_is_not_given_to_a_guest(node, direct):
 
 @pytest.mark.gate("host-never-mounts-what-a-guest-wrote")
 async def test_the_host_does_not_mount_what_a_guest_wrote(node, direct):
-    """A tenant could have crafted the filesystem: the host's kernel mounts it only where the setting allows."""
+    """A tenant could have crafted the filesystem: the host's kernel mounts it only where that is allowed."""
     pvc = direct()
     await pvc.up()
     pvc.guest_writes()
@@ -655,9 +655,10 @@ async def test_a_publish_that_fails_late_takes_back_what_it_did(node, direct, mo
     async def fails(*_):
         raise HostError("no room on the tmpfs")
 
-    with monkeypatch.context() as patch, pytest.raises(HostError, match="no room"):
+    with monkeypatch.context() as patch:
         patch.setattr(writer, "add", fails)
-        await pvc.publish()
+        with pytest.raises(HostError, match="no room"):
+            await pvc.publish()
     assert not pvc.target.exists()
     assert mounts_at(pvc.target) == 0
     assert node.driver.context.state.targets_of(pvc.id) == []

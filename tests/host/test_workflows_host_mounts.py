@@ -190,9 +190,14 @@ async def test_one_pod_only_means_one(node, volume):
 
 @pytest.mark.parametrize(
     "other",
-    [{"read_only": True}, {"mount_flags": ("noatime",)}, {"access_mode": AccessMode.SINGLE_NODE_WRITER}, {"mount_group": "1"}],
+    [
+        {"read_only": True},
+        {"mount_flags": ("noatime",)},
+        {"access_mode": AccessMode.SINGLE_NODE_WRITER},
+        {"mount_group": "1"},
+    ],
     ids=["read-only", "flags", "mode", "group"],
-)  # fmt: skip
+)
 async def test_the_same_target_in_another_way(volume, other):
     """A target that is published is not silently something else: the caller is told."""
     pvc = volume()

@@ -1,7 +1,6 @@
 """NodeGetVolumeStats: true numbers, and a true condition."""
 
 import os
-import subprocess
 
 import pytest
 
@@ -10,6 +9,7 @@ from katacsi.errors import NotFound
 from katacsi.host import mount
 from katacsi.model import AccessType
 from katacsi.volumes.requests import Unit, Usage
+from support import blockdevices
 
 
 async def test_a_host_volume_s_numbers_are_its_filesystem_s(volume):
@@ -145,7 +145,7 @@ async def test_a_filesystem_that_the_kernel_made_read_only_is_abnormal(volume):
     """After an error the kernel remounts read-only: the pod's writes fail, and the condition says why."""
     pvc = volume()
     await pvc.up()
-    subprocess.run(["mount", "-o", "remount,ro", pvc.staging], check=True)
+    blockdevices.run("mount", "-o", "remount,ro", pvc.staging)
     stats = await pvc.stats()
     assert stats.condition.abnormal
     assert "read-only" in stats.condition.message

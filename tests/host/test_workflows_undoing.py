@@ -147,7 +147,7 @@ async def test_unstage_of_another_volume_s_path_is_refused(volume):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_files_at_the_target_are_never_removed(volume, way):
-    """A target that somebody filled after its mount went is left for a person: unpublish never deletes data."""
+    """A target that somebody filled after its mount went is left: unpublish never deletes data."""
     pvc = volume(**WAYS[way])
     await pvc.up()
     mount.unmount(pvc.target)

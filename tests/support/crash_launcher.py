@@ -44,7 +44,7 @@ BEFORE, AFTER, TORN = 0, 1, 2
 #: Steps that occur as often as the filesystem has laid out extents: the first ones stand for all.
 _REPEATED = {"os.copy_file_range": 3}
 
-#: A driver that dies within this folder's modules dies inside the room with the side effects.
+#: The room with the side effects.
 _HOST = "katacsi.host"
 
 #: Kernel calls with an effect, in modules of that room that are not public.
@@ -57,7 +57,7 @@ _KERNEL_CALLS = {
 #: And of Python's own modules; counted where the room calls them, and nowhere else. Not fsync: a process
 #: that dies takes nothing from the page cache.
 _OS_CALLS: tuple[tuple[Any, tuple[str, ...]], ...] = (
-    (os, ("mkdir", "rmdir", "unlink", "rename", "ftruncate", "open", "copy_file_range", "sendfile", "chown", "chmod")),
+    (os, ("mkdir", "rmdir", "unlink", "rename", "open", "ftruncate", "copy_file_range", "sendfile", "chown")),
     (fcntl, ("ioctl",)),
     (subprocess, ("Popen",)),
 )  # fmt: skip
@@ -241,9 +241,8 @@ def _wrapped_call(name: str, function: Callable[..., Any]) -> Callable[..., Any]
             if args[1] in _ASKING:
                 return function(*args, **kwargs)
             shown = f"ioctl {args[1]:#x}"
-        elif name == "os.open":
-            if not args[1] & os.O_CREAT:
-                return function(*args, **kwargs)
+        elif name == "os.open" and not args[1] & os.O_CREAT:
+            return function(*args, **kwargs)
         step = _switch.enter(shown)
         made = None
         try:
@@ -304,7 +303,7 @@ def _serve(request: dict[str, str]) -> NoReturn:
         os.dup2(log, 2)
         os.close(log)
         os.close(null)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123 -- the old object holds a read-ahead of the pipe
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 -- the old object holds a read-ahead of the pipe
         _switch = Switch(Path(request["switch"]), Path(request["steps"]))
         from katacsi import app, settings
 

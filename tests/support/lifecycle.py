@@ -6,7 +6,6 @@ import ctypes
 import os
 import random
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from katacsi.rpc.client import Client, csi
@@ -14,6 +13,7 @@ from support import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 MIB = 1 << 20
 
@@ -211,9 +211,8 @@ class Life:
             with Guest(self) as mounted:
                 _write_file(mounted / f"data-{seed}", data)
 
-    def read(self, seed: int = 0, *, of: str = "") -> bytes:
-        """Read what was written, the way its workload does; `of` is the volume that it is a copy of."""
-        del of
+    def read(self, seed: int = 0) -> bytes:
+        """Read what was written, the way its workload does."""
         if self.way == "block":
             with self.target.open("rb", buffering=0) as device:
                 return os.pread(device.fileno(), _DATA_BYTES, _BLOCK_DATA_AT)

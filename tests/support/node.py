@@ -1,4 +1,4 @@
-"""A node whose workflows run in the test's own process: real pools, devices, mounts and records, no socket."""
+"""A node whose workflows run in the test's process: real pools, devices, mounts and records, no socket."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from katacsi.volumes.requests import (
     SourceRef,
     Stage,
     Stats,
+    VolumeView,
 )
 from support import blockdevices, leaks
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from katacsi.backends.api import Facts, Snapshot
-    from katacsi.volumes.requests import VolumeView
     from katacsi.volumes.workflows import Workflows
 
 MIB = 1 << 20
@@ -177,13 +177,19 @@ class Volume:
         }
         return CreateVolume(**wanted | other)
 
-    async def create(self, source: VolumeView | Snapshot | None = None, **other: Any) -> VolumeView:
+    async def create(
+        self,
+        source: VolumeView | Snapshot | None = None,
+        *,
+        source_ref: SourceRef | None = None,
+        **other: Any,
+    ) -> VolumeView:
         """Create it, blank or as a copy of a snapshot or another volume."""
-        if source is not None:
-            is_volume = hasattr(source, "volume")
-            source_id = source.volume.id if is_volume else source.id
-            kind = SourceKind.VOLUME if is_volume else SourceKind.SNAPSHOT
-            other["source"] = SourceRef(kind, str(source_id))
+        if isinstance(source, VolumeView):
+            source_ref = SourceRef(SourceKind.VOLUME, str(source.volume.id))
+        elif source is not None:
+            source_ref = SourceRef(SourceKind.SNAPSHOT, str(source.id))
+        other["source"] = source_ref
         view = await self.node.driver.provisioning.create(self.creation(**other))
         self.id, self.context = str(view.volume.id), view.context
         return view

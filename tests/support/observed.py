@@ -89,8 +89,8 @@ def _folder(title: str, root: Path, driver: ZygoteDriver) -> Iterable[str]:
         status = path.lstat()
         shown = "/".join(_readable(part) for part in path.relative_to(root).parts)
         if shown.startswith("[/.katacsi-tmp/"):
-            # The writer's place for temporary files, which looks like a released record to everybody; the next
-            # write or removal for its target clears it.
+            # The writer's place for temporary files, which looks like a released record to everybody; the
+            # next write or removal for its target clears it.
             continue
         if stat.S_ISDIR(status.st_mode):
             yield f"{title}: {shown}/ {stat.S_IMODE(status.st_mode):o}"
@@ -180,7 +180,7 @@ def _loops(loops: dict[Path, Path], driver: ZygoteDriver) -> Iterable[str]:
             f"loop: {file} {size} bytes dio={dio} sector={sector} discard={discard} ro={read_only} "
             f"autoclear={autoclear}"
         )
-        number = os.stat(device).st_rdev
+        number = device.stat().st_rdev
         replay = _REPLAYS / f"log-replay-{os.major(number)}-{os.minor(number)}"
         if replay.exists():
             lines.append(f"log replay left: {file}")

@@ -227,6 +227,7 @@ class ZygoteDriver:
             if error is None:
                 await self.stop()
             else:
+                error.add_note(self.tail(400))
                 self.kill()
         leaks.undo(leaks.leaks_below(self.run))
         shutil.rmtree(self.run)

@@ -117,7 +117,7 @@ def test_a_misspelt_variable_is_refused(config):
         load(config(EXAMPLE), {"KATACSI_DRIVERNAME": "x"})
     with pytest.raises(SettingsError, match="KATACSI_LOG__LEVEL: not a YAML"):
         load(config(EXAMPLE), {"KATACSI_LOG__LEVEL": "[a"})
-    with pytest.raises(SettingsError, match="timeouts.mkfz"):
+    with pytest.raises(SettingsError, match=r"timeouts\.mkfz"):
         load(config(EXAMPLE), {"KATACSI_TIMEOUTS__MKFZ": "1"})
 
 
@@ -131,7 +131,7 @@ def test_a_file_that_is_no_text(tmp_path):
     """A binary file is refused like any other file that is not YAML."""
     path = tmp_path / "katacsi.yaml"
     path.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(SettingsError, match="katacsi.yaml"):
+    with pytest.raises(SettingsError, match=r"katacsi\.yaml"):
         load(path, {})
 
 

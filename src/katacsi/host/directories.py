@@ -145,6 +145,22 @@ def is_mount_point(path: Path) -> bool:
         raise _linux.failure(f"look for a mount at {path}", error) from error
 
 
+def in_memory(path: Path) -> bool:
+    """Whether a directory lies on tmpfs, where a short write never waits for a disk.
+
+    Raises:
+        HostError: it is absent or cannot be looked at.
+    """
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return _linux.filesystem_magic(descriptor) == _linux.TMPFS_MAGIC
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _linux.failure(f"look at {path}", error) from error
+
+
 def room(path: Path) -> Room:
     """Say what the filesystem of a path has in all and has left for files, in bytes."""
     try:

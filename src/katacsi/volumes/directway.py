@@ -6,6 +6,7 @@ pod meets a read-only filesystem instead of writing to the node's disk.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from katacsi.directvolume import guard, names
@@ -15,13 +16,12 @@ from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
 from katacsi.volumes import capabilities, parameters
 from katacsi.volumes.formatting import set_facts
+from katacsi.volumes.undo import Undo
 
 if TYPE_CHECKING:
-
     from katacsi.directvolume.writer import DirectVolumeWriter
     from katacsi.volumes.growing import Growing
     from katacsi.volumes.publish_state import PublishState
-    from katacsi.volumes.undo import Undo
     from katacsi.volumes.ways import Job
 
 
@@ -53,15 +53,28 @@ class DirectWay:
     async def ensure(self, job: Job, undo: Undo) -> None:
         """Take the device off the host, mark it as the guest's, set the guard, write the record."""
         record = record_of(job)
-        if (
-            await guard.guard_of(job.published.path) == job.published.volume_id
-            and await self._writer.read(job.published.path) == record
-        ):
+        if await self._is_handed_over(job, record):
             return
         await off_loop(_take_off_host, job)
+        if job.volume.facts.pending_size:
+            job = replace(job, volume=await self._growing.tolerant(job.backend, job.volume, job.device))
+        await self._hand_over(job, record, undo)
+
+    async def ensure_again(self, job: Job) -> None:
+        """Do as `ensure` for a guest that may have the device already: its filesystem is not looked at."""
+        record = record_of(job)
+        if not await self._is_handed_over(job, record):
+            await off_loop(_take_off_host, job)
+            await self._hand_over(job, record, Undo())
+
+    async def _is_handed_over(self, job: Job, record: DirectVolumeRecord) -> bool:
+        return (
+            await guard.guard_of(job.published.path) == job.published.volume_id
+            and await self._writer.read(job.published.path) == record
+        )
+
+    async def _hand_over(self, job: Job, record: DirectVolumeRecord, undo: Undo) -> None:
         volume = job.volume
-        if volume.facts.pending_size:
-            volume = await self._growing.tolerant(job.backend, volume, job.device)
         if not job.published.read_only:
             await set_facts(job.backend, volume, volume.facts.with_(guest_written=True))
         undo.add(f"guard at {job.target}", lambda: self._withdraw(job))

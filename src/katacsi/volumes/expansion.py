@@ -20,17 +20,16 @@ from katacsi.volumes.formatting import set_facts
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.mode import Mode
 from katacsi.volumes.pools import parse_id
-from katacsi.volumes.undo import Undo
 from katacsi.volumes.ways import Job
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Backend, Volume
     from katacsi.volumes.context import Context
+    from katacsi.volumes.directway import DirectWay
     from katacsi.volumes.formatting import Formatter
     from katacsi.volumes.growing import Growing
     from katacsi.volumes.publish_state import Published
     from katacsi.volumes.requests import Expand
-    from katacsi.volumes.ways import Way
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +37,9 @@ log = structlog.get_logger(__name__)
 class Expansion:
     """Growing a volume where it is used."""
 
-    def __init__(self, context: Context, formatter: Formatter, growing: Growing, direct_way: Way) -> None:
+    def __init__(
+        self, context: Context, formatter: Formatter, growing: Growing, direct_way: DirectWay
+    ) -> None:
         self._context = context
         self._formatter = formatter
         self._growing = growing
@@ -64,10 +65,11 @@ class Expansion:
                 device = device or await backend.attach(volume.id, {}, {})
                 return await self._direct(self._job(backend, volume, device, published), wanted)
             if wanted > volume.size_bytes:
-                self._check_can_grow(volume)
+                await self._check_can_grow(volume, device)
+            if device is None:
+                return await backend.expand(volume.id, wanted)
             size = await self._grow_device(backend, volume, wanted)
-            if device is not None:
-                await self._grow_here(backend, volume, Device(device.path, size), published)
+            await self._grow_here(backend, volume, Device(device.path, size), published)
             return size
 
     def _check_path(self, request: Expand) -> Published | None:
@@ -131,14 +133,23 @@ class Expansion:
             await self._growing.mounted(backend, volume, device, Path(mounted[0].path))
         elif published is None:
             # Nobody has it mounted: ext4 grows now, the others when a host mount comes.
+            if not await self._is_full_size(device):
+                await self._check_can_grow(volume, device)
             await self._growing.unmounted(backend, volume, device)
 
-    def _check_can_grow(self, volume: Volume) -> None:
-        """Refuse an xfs that only a host mount could grow, before its device grows."""
-        if volume.facts.fs_type == "xfs" and not self._formatter.may_mount(volume.facts):
+    async def _check_can_grow(self, volume: Volume, device: Device | None) -> None:
+        """Refuse what only a host mount could grow and a guest has written, before its device grows.
+
+        What is on the device counts: its guest may have made another filesystem than the facts name.
+        """
+        if self._formatter.may_mount(volume.facts):
+            return
+        found = await off_loop(superblock.read, device.path) if device is not None else None
+        fs_type = found.fs_type if found is not None else volume.facts.fs_type
+        if fs_type != "ext4":
             raise Precondition(
-                f"volume {volume.id}: a Kata guest wrote its xfs, which only a host mount could grow, and "
-                "`guest_filesystems: refuse` rules that out; nothing was changed. Set `guest_filesystems: "
+                f"volume {volume.id}: a Kata guest wrote its {fs_type}, which only a host mount could grow, "
+                "and `guest_filesystems: refuse` rules that out; nothing was changed. Set `guest_filesystems: "
                 "allow`, or move the data to an ext4 volume"
             )
 
@@ -149,9 +160,10 @@ class Expansion:
         if wanted <= job.volume.size_bytes and await self._is_full_size(job.device):
             # After a crash the device may have another number than at publish: fact, then record.
             await self._context.state.add(job.published)
-            await self._direct_way.ensure(job, Undo())
+            volume = await set_facts(job.backend, job.volume, job.volume.facts.with_(pending_size=0))
+            await self._direct_way.ensure_again(replace(job, volume=volume))
             return job.volume.size_bytes
-        self._check_can_grow(job.volume)
+        await self._check_can_grow(job.volume, job.device)
         if sandboxes := await self._context.writer.live(job.published.path):
             return await self._by_guest(
                 job, wanted, ", ".join(f"sandbox {sandbox.id}" for sandbox in sandboxes)
@@ -165,14 +177,17 @@ class Expansion:
         try:
             size = await job.backend.expand(job.volume.id, wanted)
             device = await job.backend.attach(job.volume.id, {}, {})
-            await self._growing.unmounted(job.backend, job.volume, device)
+            if self._formatter.may_mount(job.volume.facts):
+                await self._growing.by_mount(job.backend, job.volume, device, job.staging)
+            else:
+                await self._growing.unmounted(job.backend, job.volume, device)
         finally:
             await self._hand_over_again(job)
         return size
 
     async def _by_guest(self, job: Job, wanted: int, holders: str) -> int:
         size = await self._grow_device(job.backend, job.volume, wanted)
-        await self._direct_way.ensure(job, Undo())
+        await self._direct_way.ensure_again(job)
         backend, volume = await find_volume(self._context.pools, job.published.volume_id)
         outcome = await self._context.writer.notify_resize(job.published.path, size)
         if outcome is ResizeOutcome.DONE:
@@ -193,7 +208,7 @@ class Expansion:
         device = await backend.attach(volume.id, {}, {})
         published = replace(job.published, device=str(device.path))
         await self._context.state.add(published)
-        await self._direct_way.ensure(replace(job, volume=volume, device=device, published=published), Undo())
+        await self._direct_way.ensure_again(replace(job, volume=volume, device=device, published=published))
 
     async def _is_full_size(self, device: Device) -> bool:
         found = await off_loop(superblock.read, device.path)

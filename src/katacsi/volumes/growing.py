@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.errors import KatacsiError
+from katacsi.errors import KatacsiError, VolumeInUse
 from katacsi.host import block, growth, mount, superblock
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.formatting import set_facts
@@ -57,14 +57,38 @@ class Growing:
     async def tolerant(
         self, backend: Backend, volume: Volume, device: Device, found: Superblock | None = None
     ) -> Volume:
-        """Do as `unmounted`, but a filesystem that stays smaller than its device is no reason to fail."""
+        """Do as `unmounted` unless somebody has the device; a filesystem that stays smaller is no failure.
+
+        A guest that outlived its pod may hold the device at a stage or publish.
+        """
         try:
+            found = found or await off_loop(superblock.read, device.path)
+            if found is not None and not growth.fills(found, device.size_bytes):
+                await off_loop(_require_unheld, device.path)
             return await self.unmounted(backend, volume, device, found)
         except KatacsiError as error:
             log.warning(
                 "filesystem stays smaller than its device", error=error.message, device=str(device.path)
             )
             return volume
+
+    async def by_mount(self, backend: Backend, volume: Volume, device: Device, mount_point: Path) -> Volume:
+        """Grow any filesystem that nobody has mounted; xfs and btrfs by mounting it here for the moment.
+
+        The caller has made sure that the host's kernel may mount it.
+
+        Raises:
+            HostError: as `unmounted` and `mounted`.
+        """
+        volume = await self.unmounted(backend, volume, device)
+        found = await off_loop(superblock.read, device.path)
+        if found is None or growth.fills(found, device.size_bytes):
+            return volume
+        try:
+            await off_loop(_mount_for_growth, device.path, mount_point, found.fs_type)
+            return await self.mounted(backend, volume, device, mount_point)
+        finally:
+            await off_loop(mount.unmount, mount_point)
 
     async def mounted(self, backend: Backend, volume: Volume, device: Device, mount_point: Path) -> Volume:
         """Grow a filesystem that the host has mounted.
@@ -86,3 +110,16 @@ class Growing:
 
     async def _settled(self, backend: Backend, volume: Volume) -> Volume:
         return await set_facts(backend, volume, volume.facts.with_(pending_size=0))
+
+
+def _require_unheld(device: Path) -> None:
+    if holders := block.holders(device):
+        raise VolumeInUse(
+            f"{device}: is held by {holders[0]}, and its filesystem is not ours to change meanwhile"
+        )
+
+
+def _mount_for_growth(device: Path, mount_point: Path, fs_type: str) -> None:
+    mount.ensure_target_directory(mount_point)
+    flags = ("nosuid", "nodev", "noexec", *(("nouuid",) if fs_type == "xfs" else ()))
+    mount.mount_filesystem(device, mount_point, fs_type, flags)

@@ -60,20 +60,27 @@ class Provisioning:
             if request.source is None:
                 volume = await backend.create(wanted)
             else:
-                volume = await self._create_copy(backend, wanted, request.source, pool.name)
+                named = any(capability.fs_type for capability in request.capabilities)
+                volume = await self._create_copy(backend, wanted, request.source, pool.name, named=named)
             _check_same_wishes(volume, wanted, request)
         log.debug("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
         return self._view(volume)
 
     async def _create_copy(
-        self, backend: Backend, wanted: CreateRequest, ref: SourceRef, pool_name: str
+        self, backend: Backend, wanted: CreateRequest, ref: SourceRef, pool_name: str, *, named: bool
     ) -> Volume:
         existing = await backend.find(wanted.csi_name)
         if existing is not None and existing.source is not None and str(existing.source.id) == ref.id:
             # A retry: the source may be gone or in use by now, and does not matter any more.
             return await backend.create(replace(wanted, source=existing.source))
         source = await self._copies.source_of(ref, backend, pool_name)
-        self._copies.check_copy(source, wanted.size, wanted.attributes.get(parameters.FILESYSTEM, ""))
+        fs_type = wanted.attributes.get(parameters.FILESYSTEM, "")
+        if fs_type and not named and source.facts.fs_type:
+            # The caller left the choice to us, and a copy has what its source has.
+            fs_type = source.facts.fs_type
+            wanted = replace(wanted, attributes={**wanted.attributes, parameters.FILESYSTEM: fs_type})
+        capabilities.check_size(fs_type, max(wanted.size.required, source.size_bytes))
+        self._copies.check_copy(source, wanted.size, fs_type)
         return await self._copies.copy(backend, replace(wanted, source=content_source(source)), source)
 
     async def delete(self, volume_id: str) -> None:

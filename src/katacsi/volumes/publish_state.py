@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import structlog
 
@@ -21,7 +21,10 @@ from katacsi.host.offloop import off_loop
 from katacsi.volumes.mode import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+P = ParamSpec("P")
 
 log = structlog.get_logger(__name__)
 
@@ -74,12 +77,14 @@ class PublishState:
         self._staged: dict[str, Staged] = {}
         self._targets: defaultdict[str, set[str]] = defaultdict(set)
         self._stagings: defaultdict[str, set[str]] = defaultdict(set)
+        self._in_memory = False
 
     async def load(self) -> None:
         """Read the facts of this boot. One that cannot be read is reported and left alone."""
         for directory, kind in ((self._published_in, Published), (self._staged_in, Staged)):
             for item in await off_loop(_read_all, directory, kind):
                 self._index(item)
+        self._in_memory = await off_loop(files.in_memory, self._published_in)
 
     def staged(self, path: str) -> Staged | None:
         """What a staging path was staged for."""
@@ -110,18 +115,25 @@ class PublishState:
         if self._known(item):
             return
         data = json.dumps({"schema": _SCHEMA, **asdict(item)}, separators=(",", ":")).encode()
-        await off_loop(_write, self._file(item), data)
+        await self._step(_write, self._file(item), data)
         self._index(item)
 
     async def remove(self, item: Staged | Published) -> None:
         """Forget a staging or a publish."""
-        await off_loop(files.ensure_absent, self._file(item))
+        await self._step(files.ensure_absent, self._file(item))
         if isinstance(item, Published):
             self._published.pop(item.path, None)
             _discard(self._targets, item)
         else:
             self._staged.pop(item.path, None)
             _discard(self._stagings, item)
+
+    async def _step(self, change: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Make a small change: at once on tmpfs, where a thread would cost four times the work itself."""
+        if self._in_memory:
+            change(*args, **kwargs)
+        else:
+            await off_loop(change, *args, **kwargs)
 
     def _known(self, item: Staged | Published) -> bool:
         here = self._published.get(item.path) if isinstance(item, Published) else self._staged.get(item.path)

@@ -31,8 +31,8 @@ async def reconcile(context: Context, publishing: Publishing) -> None:
     for staged in context.state.all_staged():
         await _thaw(Path(staged.path))
     for published in context.state.all_published():
-        if published.way is Mode.DIRECT and await _abandoned(context, published):
-            await _take_back(publishing, published)
+        if published.way is Mode.DIRECT:
+            await _take_back_if_abandoned(context, publishing, published)
 
 
 async def _thaw(path: Path) -> None:
@@ -50,8 +50,10 @@ async def _abandoned(context: Context, published: Published) -> bool:
     return not await context.writer.live(published.path)
 
 
-async def _take_back(publishing: Publishing, published: Published) -> None:
+async def _take_back_if_abandoned(context: Context, publishing: Publishing, published: Published) -> None:
     try:
+        if not await _abandoned(context, published):
+            return
         await publishing.unpublish(published.volume_id, published.path)
         log.info("record of a vanished pod removed", target=published.path, volume=published.volume_id)
     except KatacsiError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Page
-from katacsi.errors import AlreadyExists, InvalidRequest, NotFound, Precondition, Unsupported
+from katacsi.errors import AlreadyExists, InvalidRequest, NotFound, PoolUnavailable, Precondition, Unsupported
 from katacsi.model import MalformedId, SnapshotId, VolumeId, storage_name
 from katacsi.volumes import listing, parameters
 from katacsi.volumes.finding import find_volume
@@ -130,7 +130,10 @@ class Snapshots:
     async def _existing(self, name: str) -> Snapshot | None:
         """Find a snapshot of this name in any pool: names are unique in a release."""
         for pool in self._context.pools:
-            found = await (await pool.open()).find_snapshot(name) if pool.features.snapshots else None
+            try:
+                found = await (await pool.open()).find_snapshot(name) if pool.features.snapshots else None
+            except PoolUnavailable:
+                continue  # of the volume's own pool it is said when the volume is looked up
             if found is not None:
                 return found
         return None

@@ -97,7 +97,7 @@ class Staging:
                 await self._context.state.remove(staged)
 
     async def _check_records(self, volume_id: str, device: Device) -> None:
-        """Refuse while a record promises the device to a guest; asked only when the facts of this boot are lost."""
+        """Refuse while a record promises the device to a guest; asked only where facts are lost."""
         for entry in await self._context.writer.listing():
             if entry.record is not None and entry.record.device == str(device.path):
                 raise VolumeInUse(

@@ -48,9 +48,10 @@ class Workflows:
         copies = Copies(context)
         formatter = Formatter(context.settings, context.metrics)
         growing = Growing(context.settings)
+        direct_way = DirectWay(context.state, context.writer, growing)
         ways: dict[Mode, Way] = {
             Mode.BLOCK: BlockWay(context.state),
-            Mode.DIRECT: DirectWay(context.state, context.writer, growing),
+            Mode.DIRECT: direct_way,
             Mode.HOST: HostWay(formatter, growing),
         }
         return cls(
@@ -59,7 +60,7 @@ class Workflows:
             snapshots=Snapshots(context, copies),
             staging=Staging(context, formatter, growing),
             publishing=Publishing(context, ways),
-            expansion=Expansion(context, formatter, growing, ways[Mode.DIRECT]),
+            expansion=Expansion(context, formatter, growing, direct_way),
             usage=UsageReader(context),
             node=NodeIdentity(context),
             shielded=Shielded(),

@@ -23,8 +23,19 @@ def test_a_plain_path_is_taken(path):
 @pytest.mark.parametrize(
     "path",
     ["", "relative/path", "./a", "/a/../b", "/..", "/a/..", "/", "//", "/a\0b", "/" + "ü" * 2047 + "aa"],
-    ids=["empty", "relative", "dot", "climbs", "climbs-at-root", "climbs-at-end", "root", "slashes", "zero", "4096-bytes"],
-)  # fmt: skip
+    ids=[
+        "empty",
+        "relative",
+        "dot",
+        "climbs",
+        "climbs-at-root",
+        "climbs-at-end",
+        "root",
+        "slashes",
+        "zero",
+        "4096-bytes",
+    ],
+)
 def test_a_path_that_could_mean_another_place_is_refused(path):
     """A path that climbs, is relative or is the root is refused by the name of its field."""
     with pytest.raises(InvalidRequest) as refusal:

@@ -123,9 +123,14 @@ def test_features_are_the_union():
     ("backend", "parameters", "field", "says"),
     [
         ("lvm", {"type": "thin"}, "parameters[lvm.katacsi.io/…]", "loopfile pool"),
-        ("loopfile", {"alocation": "thick"}, "parameters[loopfile.katacsi.io/alocation]", "loopfile.katacsi.io/allocation"),
+        (
+            "loopfile",
+            {"alocation": "thick"},
+            "parameters[loopfile.katacsi.io/alocation]",
+            "loopfile.katacsi.io/allocation",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_parameter_that_the_pool_does_not_know(backend, parameters, field, says):
     """Keys of another backend, and misspelt ones, are refused with those that are legal."""
     with pytest.raises(InvalidRequest) as refusal:

@@ -19,6 +19,14 @@ def noting(done, name, error=None):
     return step
 
 
+async def failing(*steps):
+    """Do these steps, and fail."""
+    async with Undo() as undo:
+        for number, step in enumerate(steps):
+            undo.add(f"step {number}", step)
+        raise HostError("the cause")
+
+
 async def test_success_takes_nothing_back():
     """What succeeded stays."""
     done = []
@@ -31,10 +39,7 @@ async def test_steps_are_taken_back_in_reverse():
     """The last step is undone first, since it may stand on the former ones."""
     done = []
     with pytest.raises(HostError, match="the cause"):
-        async with Undo() as undo:
-            undo.add("first", noting(done, "first"))
-            undo.add("second", noting(done, "second"))
-            raise HostError("the cause")
+        await failing(noting(done, "first"), noting(done, "second"))
     assert done == ["second", "first"]
 
 
@@ -42,10 +47,7 @@ async def test_a_step_that_resists_does_not_hide_the_cause():
     """The caller sees what went wrong first, and the other steps are still taken back."""
     done = []
     with pytest.raises(HostError, match="the cause"):
-        async with Undo() as undo:
-            undo.add("first", noting(done, "first"))
-            undo.add("second", noting(done, "second", HostError("busy")))
-            raise HostError("the cause")
+        await failing(noting(done, "first"), noting(done, "second", HostError("busy")))
     assert done == ["second", "first"]
 
 
