@@ -210,3 +210,14 @@ async def test_another_node_s_volume_is_not_called_unstaged(node, volume):
         await node.driver.staging.unstage("v1:default:00000000:pvc-1", str(node.staging / "x"))
     with pytest.raises(InvalidRequest):
         await node.driver.staging.unstage("v1:default:00000000:pvc-1", "x")
+
+
+async def test_lost_facts_do_not_free_a_volume_that_a_pod_has(node, volume):
+    """DeleteVolume and a full copy refuse a volume whose guard or record is there, whatever the facts say."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    await node.restart_without_facts()
+    with pytest.raises(VolumeInUse):
+        await pvc.delete()
+    with pytest.raises(VolumeInUse):
+        await node.driver.snapshots.create("snap", pvc.id, {})

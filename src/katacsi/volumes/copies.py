@@ -22,6 +22,7 @@ from katacsi.errors import (
 from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import SnapshotId, VolumeId
+from katacsi.volumes import leftovers
 from katacsi.volumes.pools import parse_id
 from katacsi.volumes.requests import SourceKind
 
@@ -141,6 +142,8 @@ class Copies:
                 "one "
                 "moment; stop the pod first, or keep the pool on XFS or btrfs (reflinks)"
             )
+        if not backend.features.atomic_copies and (device := await backend.attached(volume_id)) is not None:
+            await leftovers.require_unused(self._context, str(volume_id), device)
         stillness = Stillness()
         frozen = [
             Path(s.path)

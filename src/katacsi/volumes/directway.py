@@ -14,7 +14,7 @@ from katacsi.directvolume.record import DirectVolumeRecord, clean_options
 from katacsi.errors import Precondition, VolumeInUse
 from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
-from katacsi.volumes import capabilities, parameters
+from katacsi.volumes import capabilities
 from katacsi.volumes.formatting import set_facts
 from katacsi.volumes.undo import Undo
 
@@ -104,7 +104,7 @@ def record_of(job: Job) -> DirectVolumeRecord:
         fs_type=published.fs_type,
         options=clean_options(flags, read_only=published.read_only),
         fs_group=group,
-        fs_group_change_policy=parameters.fs_group_change_policy(job.attributes) if group else "",
+        fs_group_change_policy=job.published.fs_group_change_policy if group else "",
     )
 
 

@@ -14,7 +14,6 @@ from katacsi.errors import NotFound, Precondition, SizeOutOfRange, Unsupported, 
 from katacsi.host import growth, mount, superblock
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, VolumeId
-from katacsi.volumes import parameters
 from katacsi.volumes.finding import find_volume
 from katacsi.volumes.formatting import set_facts
 from katacsi.volumes.locks import volume_lock
@@ -110,7 +109,6 @@ class Expansion:
             device=device,
             published=replace(published, device=str(device.path)),
             staging=Path(stagings[0].path),
-            attributes=parameters.effective(volume.attributes, {}),
         )
 
     async def _grow_device(self, backend: Backend, volume: Volume, wanted: int) -> int:
@@ -148,9 +146,9 @@ class Expansion:
         fs_type = found.fs_type if found is not None else volume.facts.fs_type
         if fs_type != "ext4":
             raise Precondition(
-                f"volume {volume.id}: a Kata guest wrote its {fs_type}, which only a host mount could grow, "
-                "and `guest_filesystems: refuse` rules that out; nothing was changed. Set `guest_filesystems: "
-                "allow`, or move the data to an ext4 volume"
+                f"volume {volume.id}: a Kata guest wrote its {fs_type}, which only a host mount could grow; "
+                "`guest_filesystems: refuse` rules that out, and nothing was changed. Set "
+                "`guest_filesystems: allow`, or move the data to an ext4 volume"
             )
 
     # -- a volume that is handed to a guest ------------------------------------------------------------

@@ -9,7 +9,6 @@ import structlog
 from katacsi.errors import KatacsiError, Precondition, VolumeInUse
 from katacsi.host import block, mount, ownership
 from katacsi.host.offloop import off_loop
-from katacsi.volumes import parameters
 
 if TYPE_CHECKING:
     from katacsi.volumes.formatting import Formatter
@@ -47,7 +46,7 @@ class HostWay:
                 ownership.apply_group,
                 job.staging,
                 int(job.published.mount_group),
-                parameters.fs_group_change_policy(job.attributes),
+                job.published.fs_group_change_policy,
             )
         undo.add(f"bind at {job.target}", lambda: off_loop(_unbind, job))
         await off_loop(_bind, job)

@@ -10,7 +10,7 @@ import structlog
 from katacsi.backends.api import Capacity, CreateRequest, Scope
 from katacsi.errors import AlreadyExists, InvalidRequest, OutOfSpace, Precondition, VolumeInUse
 from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_name
-from katacsi.volumes import capabilities, listing, parameters
+from katacsi.volumes import capabilities, leftovers, listing, parameters
 from katacsi.volumes.copies import content_source
 from katacsi.volumes.finding import find_volume
 from katacsi.volumes.locks import snapshot_lock, volume_lock
@@ -97,6 +97,9 @@ class Provisioning:
         with self._context.locks.hold(volume_lock(parsed.name)):
             backend = await self._context.pools.holding(parsed)
             self._check_unused(volume_id)
+            if (device := await backend.attached(parsed)) is not None:
+                # Neither staged nor published, as far as is known: what is there is looked at.
+                await leftovers.require_unused(self._context, volume_id, device)
             await backend.delete(parsed)
         log.debug("volume deleted", volume=volume_id)
 

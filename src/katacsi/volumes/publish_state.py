@@ -19,6 +19,7 @@ from katacsi.errors import CorruptRecord, HostError
 from katacsi.host import files
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.mode import Mode
+from katacsi.volumes.parameters import FsGroupChangePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,7 @@ class Published:
     mount_flags: tuple[str, ...]
     read_only: bool
     mount_group: str
+    fs_group_change_policy: FsGroupChangePolicy
     device: str
 
     @property

@@ -60,7 +60,7 @@ class Publishing:
             capabilities.check(request.capability, asked)
             staged = self._staged(request)
             former = self._context.state.published(request.target_path)
-            wanted = _wanted(request, staged)
+            wanted = _wanted(request, staged, attributes)
             if former is not None and replace(former, mode="", device="") != wanted:
                 raise AlreadyExists(
                     f"target_path {request.target_path}: volume {former.volume_id} is published there "
@@ -71,7 +71,7 @@ class Publishing:
             mode = former.way if former else await self._mode(request, asked)
             device = await backend.attach(volume.id, request.publish_context, request.secrets)
             published = replace(wanted, mode=mode.value, device=str(device.path))
-            job = Job(backend, volume, device, published, Path(request.staging_path), attributes)
+            job = Job(backend, volume, device, published, Path(request.staging_path))
             self._check_neighbours(published)
             way = self._ways[mode]
             way.check(job)
@@ -170,7 +170,7 @@ class Publishing:
                 )
 
 
-def _wanted(request: Publish, staged: Staged) -> Published:
+def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> Published:
     capability = request.capability
     return Published(
         path=request.target_path,
@@ -182,6 +182,7 @@ def _wanted(request: Publish, staged: Staged) -> Published:
         mount_flags=capability.mount_flags,
         read_only=request.read_only or capability.access_mode.read_only,
         mount_group=capability.mount_group,
+        fs_group_change_policy=parameters.fs_group_change_policy(attributes),
         device="",
     )
 

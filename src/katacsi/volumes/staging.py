@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.directvolume import guard
 from katacsi.errors import AlreadyExists, HostError, VolumeInUse
 from katacsi.host import block, mount, uuids
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
-from katacsi.volumes import capabilities, parameters, paths
+from katacsi.volumes import capabilities, leftovers, parameters, paths
 from katacsi.volumes.finding import find_volume
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.pools import parse_id
@@ -90,20 +89,11 @@ class Staging:
                 )
             device = await backend.attached(parsed)
             if device is not None and not self._context.state.stagings_of(volume_id):
-                await self._check_records(volume_id, device)
+                await leftovers.require_no_record(self._context.writer, volume_id, device)
             await off_loop(_release_mounts, volume_id, staging_path, device.path if device else None)
             await backend.detach(parsed)
             for staged in self._context.state.stagings_of(volume_id):
                 await self._context.state.remove(staged)
-
-    async def _check_records(self, volume_id: str, device: Device) -> None:
-        """Refuse while a record promises the device to a guest; asked only where facts are lost."""
-        for entry in await self._context.writer.listing():
-            if entry.record is not None and entry.record.device == str(device.path):
-                raise VolumeInUse(
-                    f"volume {volume_id}: a direct-volume record at {entry.target} names its device; "
-                    "unpublish it first"
-                )
 
     def _wanted(self, volume: Volume, request: Stage) -> Staged:
         capability = request.capability
@@ -123,8 +113,7 @@ class Staging:
         if here is not None and replace(here, device="") != wanted:
             raise AlreadyExists(
                 f"staging_target_path {wanted.path}: volume {here.volume_id} is staged there as "
-                f"{here.access_type} "
-                f"{here.fs_type} {here.access_mode}; unstage it first"
+                f"{here.access_type} {here.fs_type} {here.access_mode}; unstage it first"
             )
         for other in self._context.state.stagings_of(wanted.volume_id):
             if other.path != wanted.path:
@@ -137,8 +126,7 @@ class Staging:
         if device.size_bytes != volume.size_bytes:
             raise HostError(
                 f"volume {volume.id}: has {volume.size_bytes} bytes, but {device.path} shows "
-                f"{device.size_bytes}; nothing "
-                "was written. The device may belong to something else"
+                f"{device.size_bytes}; nothing was written. The device may belong to something else"
             )
         return device
 
@@ -149,32 +137,14 @@ def _release_mounts(volume_id: str, staging_path: str, device: Path | None) -> N
     if device:
         # A stage of a copy that was killed while it replayed the log; its retry may never come.
         uuids.end_replay(device)
-    guard_source = guard.source_of(volume_id)
     # By mount id: the kubelet's root may be a symlink, and the table shows paths without any.
     staged = {entry.id: entry for entry in mount.at(Path(staging_path))}
     for entry in staged.values():
         if entry.device != number:
             raise VolumeInUse(
                 f"staging_target_path {staging_path}: {entry.source} is mounted there, which is not "
-                f"volume {volume_id}; "
-                "nothing was unmounted"
+                f"volume {volume_id}; nothing was unmounted"
             )
-    for entry in mount.table():
-        if entry.id not in staged and (
-            entry.source == guard_source or (device is not None and _shows(entry, device, number))
-        ):
-            raise VolumeInUse(f"volume {volume_id}: is still mounted at {entry.target}; unpublish it first")
+    leftovers.require_no_mount(volume_id, device, apart_from=staged)
     if staged:
         mount.unmount(Path(staging_path))
-
-
-def _shows(entry: mount.Mount, device: Path, number: tuple[int, int] | None) -> bool:
-    """Whether a mount shows the device's filesystem, or the device node itself (a raw volume's target)."""
-    if entry.device == number:
-        return True
-    if not entry.root.endswith(f"/{device.name}"):
-        return False
-    try:
-        return block.device_number(entry.target) == number
-    except HostError:
-        return False

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from katacsi.backends.api import Backend, Device, Volume
     from katacsi.volumes.publish_state import Published
     from katacsi.volumes.undo import Undo
@@ -23,7 +21,6 @@ class Job:
     device: Device
     published: Published
     staging: Path
-    attributes: Mapping[str, str]
 
     @property
     def target(self) -> Path:

@@ -30,6 +30,7 @@ def published(path="/pods/1/mount", volume_id="v1:default:0a1b2c3d:pvc-1", **oth
         "mount_flags": ("noatime",),
         "read_only": False,
         "mount_group": "1000",
+        "fs_group_change_policy": "Always",
         "device": "/dev/loop7",
     }
     return Published(path=path, volume_id=volume_id, **facts | other)

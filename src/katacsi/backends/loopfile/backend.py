@@ -161,6 +161,7 @@ class LoopfileBackend:
         try:
             for shelf in (self._pool.volumes, self._pool.snapshots):
                 sweep(shelf)
+            files.remove_stale_temporaries(self._pool.directory, older_than_s=0)
             self._devices.clear_probe()
             self._copier.probe(self._pool.directory)
             self._count()

@@ -55,7 +55,9 @@ class Devices:
         """Say which loop device a volume has."""
         disk = self._shelf.disk(name)
         if not disk.exists():
-            # Absent volumes have no device: a file is removed only after its device.
+            # Absent volumes have no device: a file is removed only after its device. In a pool that is away,
+            # every file looks absent.
+            self._pool.verify()
             return None
         device = loop.attached_to(disk)
         return None if device is None else Device(device.path, device.size_bytes)
@@ -65,6 +67,8 @@ class Devices:
         disk = self._shelf.disk(name)
         if disk.exists():
             loop.ensure_detached(disk)
+        else:
+            self._pool.verify()
 
     def refresh(self, name: str) -> int:
         """Make a loop device as large as its file."""
