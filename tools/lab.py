@@ -182,6 +182,10 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _leave(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> int:
     """Run a command in the lab; exit code 125 and one line of reason when there is no lab here."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -196,7 +200,8 @@ def main() -> int:
     run.add_argument("command", nargs="+")
     asked = parser.parse_args()
     # So that the machine is ended when we are.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _leave)
     try:
         if asked.verb == "prepare":
             print(lab_packages.guest_tree())

@@ -36,7 +36,7 @@ CHECKS: tuple[tuple[str, ...], ...] = (
     ("mypy",),
     ("lint-imports", "--no-logo"),
     ("python", "tools/generate.py", "--check"),
-    ("bash", "-n", "tools/bootstrap.sh", ".ci/run"),
+    ("bash", "-n", "tools/bootstrap.sh", "tools/lab_init.sh", ".ci/run"),
 )
 
 

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = "KATACSI_"
 #: Variables that belong to the project's tooling, not to the driver's configuration.
-_NOT_SETTINGS = frozenset({"KATACSI_CACHE", "KATACSI_REQUIRE", "KATACSI_CONFIG"})
+_NOT_SETTINGS = (
+    "KATACSI_CACHE",
+    "KATACSI_CONFIG",
+    "KATACSI_COUNTS",
+    "KATACSI_PYTHON",
+    "KATACSI_REQUIRE",
+    "KATACSI_SOURCE_",
+    "KATACSI_TEST_FOLDER",
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0)]
@@ -205,7 +213,7 @@ def _overlay(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[str, A
     """Give the settings with the environment's values on top, without changing the original."""
     result = dict(raw)
     for variable, text in sorted(environment.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_SETTINGS:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(_NOT_SETTINGS):
             continue
         keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         if keys[0] not in Settings.model_fields:

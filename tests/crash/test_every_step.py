@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from katacsi.rpc.client import RpcError
+from katacsi.rpc.client import RpcError, csi
 from support import leaks, observed
 from support.lifecycle import MIB, Life
 from support.zygote import AFTER, BEFORE, TORN, Zygote, ZygoteDriver
@@ -188,6 +188,22 @@ def restored(way: str, fs_type: str, **wishes: Any) -> Callable[[Case], Awaitabl
     return prepare
 
 
+async def left_over(case: Case) -> None:
+    """With what a start may find: half a volume, removal and fact, and the record of a pod that went."""
+    await published("direct", "ext4")(case)
+    driver = case.driver
+    driver.kill()
+    for name in (".creating-half", ".deleting-half"):
+        folder = driver.pool / "volumes" / name
+        folder.mkdir()
+        (folder / "disk.img").write_bytes(b"half")
+        (folder / ".tmp-0123456789abcdef").write_bytes(b"{")
+    (driver.facts / "staged" / ".tmp-0123456789abcdef").write_bytes(b"{")
+    leaks.undo(leaks.Leaks(mounts=[case.vol.target], loops={}))
+    case.vol.target.rmdir()
+    case.vol.target.parent.rmdir()
+
+
 # -- the calls -----------------------------------------------------------------------------------------
 
 
@@ -217,6 +233,15 @@ def copied(way: str, fs_type: str, *, size: int = 0) -> Callable[[Case], Awaitab
 async def cloned(case: Case) -> Any:
     life = case.lives.get("copy") or case.life(case.vol.way, case.vol.fs_type, called="copy")
     return await life.create(source_volume_id=case.vol.volume_id)
+
+
+async def start(case: Case) -> Any:
+    """Start the driver anew; one that dies on the way looks like any other that does not answer."""
+    if case.driver.pid:
+        case.driver.kill()
+    if not await case.driver.tried_to_start():
+        raise RpcError("UNAVAILABLE", "it does not start")
+    return await case.vol.client.identity.probe(csi.ProbeRequest())
 
 
 async def stage(case: Case) -> Any:
@@ -302,6 +327,14 @@ async def holds(case: Case) -> None:
     case.vol.assert_holds()
 
 
+async def nothing_half(case: Case) -> None:
+    """What nobody will come back for is gone, and the volume is as good as before."""
+    state = case.state()
+    assert not [word for word in (".creating", ".deleting", ".tmp", "records:") if word in state], state
+    await case.vol.publish()
+    case.vol.assert_holds()
+
+
 async def holds_restaged(case: Case) -> None:
     await case.vol.stage()
     await holds(case)
@@ -358,6 +391,7 @@ CALLS = [
     ),
     Call("stage restored xfs", restored("host", "xfs"), stage_copy, unstage_copy, copy_holds),
     Call("delete", unstaged("direct", "ext4"), delete, created_anew),
+    Call("start", left_over, start, _nothing, nothing_half),
     Call("delete_snapshot", snapshotted("direct", "ext4"), delete_snapshot, snapshot, holds),
 ]
 
@@ -447,7 +481,8 @@ async def _before(call: Call, driver: ZygoteDriver) -> Case:
     """Come to the moment before the call, in a process that remembers nothing."""
     case = Case(driver)
     await call.prepare(case)
-    await driver.restart()
+    if call.act is not start:
+        await driver.restart()
     return case
 
 
@@ -537,7 +572,7 @@ async def everywhere(
     scratch: Path,
     choose: Callable[[list[str]], list[Crash]] = crashes,
 ) -> tuple[Reference, int]:
-    """Do something at every place of a call; give what a run without a crash does, and the number of deaths."""
+    """Do something at every place of a call; give the run without a crash, and the number of deaths."""
     seen = await reference(call, zygotes[0], scratch / "reference")
     assert seen.steps, "the call has no steps: the launcher wraps nothing any more"
     places = choose(seen.steps)

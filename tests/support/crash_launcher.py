@@ -12,6 +12,7 @@ so the RPCs before the one under test do not count. `support.zygote` is the othe
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import functools
 import gc
@@ -136,6 +137,9 @@ class Switch:
 def _text(name: bytes) -> str:
     return name.rstrip(b"\0").decode()
 
+
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_libc = ctypes.CDLL(None)
 
 _switch: Switch | None = None
 _Popen = subprocess.Popen  # the class; its name is bound to a wrapper later
@@ -294,8 +298,10 @@ def _serve(request: dict[str, str]) -> NoReturn:
     global _switch  # noqa: PLW0603 -- one process, one switch
     code = 1
     try:
-        # Its own process group: a terminal's Ctrl-C is for pytest, which then stops the driver in order.
+        # Its own process group: a terminal's Ctrl-C is for pytest, which then stops the driver in order. But
+        # not longer than the zygote, even if pytest and the zygote are killed together.
         os.setpgid(0, 0)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)

@@ -1,13 +1,14 @@
 """The tests below tests/lab/inside, run in the lab's machine and reported here as if they ran here.
 
 Collected here, so that `-k`, marks and the list of gates work as everywhere; the first one that is due boots
-one machine for all of them. That runs pytest and writes each report to a folder of this machine, which makes
+the machines for all of them. They run pytest and write each report to a folder of this machine, which makes
 them lines and counts of this run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ LAB = TREE / "tools" / "lab.py"
 #: The machine's first disk holds the scratch folders, the others are the tests' own.
 DISKS = ("16G", *("1G",) * 5)
 TIMEOUT_S = 1200
+#: A machine has one processor.
+MACHINES = min(2, os.cpu_count() or 1)
 
 
 def why_not() -> str:
@@ -39,7 +42,29 @@ def why_not() -> str:
     return answer.stderr.strip().splitlines()[-1] if answer.returncode else ""
 
 
-class Machine:
+class Machines:
+    """The machines that run the tests of this session, a test file on one machine."""
+
+    def __init__(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        files: dict[Path, list[str]] = {}
+        for item in items:
+            files.setdefault(item.path, []).append(item.nodeid)
+        shares: list[list[str]] = [[] for _ in range(min(MACHINES, len(files)))]
+        for tests in sorted(files.values(), key=len, reverse=True):
+            min(shares, key=len).extend(tests)
+        self._booted = [(set(share), _Machine(config, share)) for share in shares]
+
+    def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """Give the reports of a test once it is done; a failure when its machine ends without them."""
+        return next(machine for tests, machine in self._booted if item.nodeid in tests).reports_of(item)
+
+    def stop(self) -> None:
+        """End the machines that still run."""
+        for _, machine in self._booted:
+            machine.stop()
+
+
+class _Machine:
     """A booted machine that runs tests; each is waited for by its name."""
 
     def __init__(self, config: pytest.Config, tests: list[str]) -> None:
@@ -56,8 +81,8 @@ class Machine:
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, LAB, "run", f"--timeout={TIMEOUT_S}", *(f"--disk={size}" for size in DISKS),
-                    f"--share={folder}", f"--env=LAB_REPORTS={self._reports}",
+                    sys.executable, LAB, "run", *(f"--disk={size}" for size in DISKS),
+                    f"--timeout={TIMEOUT_S}", f"--share={folder}", f"--env=LAB_REPORTS={self._reports}",
                     "--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"@{tests_file}",
                 ],
                 cwd=TREE,
@@ -109,9 +134,7 @@ class Machine:
         )
 
     def stop(self) -> None:
-        """End the machine, when it still runs, and remove its folder."""
-        if self._process.poll() is None:
-            # It is about to end by itself, unless this run was cut short.
-            self._process.terminate()
+        """End the machine and remove its folder; nothing on its disks is wanted any more."""
+        self._process.terminate()
         self._process.wait(30)
         self._folder.cleanup()

@@ -222,12 +222,14 @@ class ZygoteDriver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.disarm()
-        if self.pid:
-            if error is None:
+        try:
+            self.disarm()
+            if error is not None:
+                error.add_note(self.tail(200))
+            if self.pid and error is None:
                 await self.stop()
-            else:
-                error.add_note(self.tail(400))
+        finally:
+            if self.pid:
                 self.kill()
-        leaks.undo(leaks.leaks_below(self.run))
-        shutil.rmtree(self.run)
+            leaks.undo(leaks.leaks_below(self.run))
+            shutil.rmtree(self.run)
