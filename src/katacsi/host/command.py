@@ -55,7 +55,6 @@ PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
         "targetcli": "targetcli-fb",
         "tgtadm": "tgt",
         "tune2fs": "e2fsprogs",
-        "xfs_admin": "xfsprogs",
     }
 )
 

@@ -160,7 +160,7 @@ class Formatter:
                 device.path, volume.facts.fs_type, fresh, may_mount=self.may_mount(volume.facts)
             )
         except Unsupported as kept:
-            # Only a mount could replay its log first: it keeps the UUID and is mounted `nouuid`.
+            # xfs always, and what only a mount could bring in order; it is mounted `nouuid`.
             log.info("a copy keeps the UUID of its source", reason=kept.message)
             return volume
         return await set_facts(backend, volume, volume.facts.with_(fs_uuid=fresh, inherited_uuid=False))
