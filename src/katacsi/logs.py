@@ -8,9 +8,11 @@ each node process (measured), for tracebacks that are drawn plainly here.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -53,19 +55,18 @@ def configure(
     stream = stream or sys.stderr
     threshold = logging.getLevelNamesMapping()[level.upper()]
     console = format == "console" or (format == "auto" and stream.isatty())
+    rendering = _console(colours=stream.isatty()) if console else _json()
+    handler = _Lines(stream, rendering)
+    naming = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])
     structlog.configure(
-        processors=[*_common(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_common(), _as_one_argument],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *names: _Logger(naming(*names).name, handler),
         cache_logger_on_first_use=False,  # a logger made before this call would keep the old set-up
     )
-    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *(_console(colours=stream.isatty()) if console else _json()),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
             foreign_pre_chain=_common(),
         )
     )
@@ -77,12 +78,62 @@ def configure(
     logging.captureWarnings(capture=True)
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes all lines: those of libraries as any handler does, katacsi's own by `write`.
+
+    Through `logging` a line of ours would become a record, climb up the tree of loggers and be taken apart
+    again: about half of what a line costs (measured).
+    """
+
+    def __init__(self, stream: TextIO, rendering: list[Processor]) -> None:
+        super().__init__(stream)
+        self._rendering = rendering
+
+    def write(self, event: EventDict) -> None:
+        """Render a line and write it whole; that it fails is told on stderr, not to the call at work."""
+        try:
+            line: Any = event
+            for processor in self._rendering:
+                line = processor(None, "", line)
+            self.acquire()
+            try:
+                self.stream.write(f"{line}{self.terminator}")
+                self.flush()
+            finally:
+                self.release()
+        except Exception:  # noqa: BLE001  # as `logging` does: a full disk or an odd fact breaks no call
+            self.handleError(logging.makeLogRecord({"msg": event.get("event")}))
+
+
+class _Logger:
+    """What structlog hands an event to: a name, and one method for each level."""
+
+    __slots__ = ("_lines", "name")
+
+    def __init__(self, name: str, lines: _Lines) -> None:
+        self.name = name
+        self._lines = lines
+
+    def info(self, event: EventDict) -> None:
+        """Write the event's line."""
+        self._lines.write(event)
+
+    debug = warning = error = critical = info
+
+
+def _as_one_argument(
+    _logger: WrappedLogger, _method: str, event: EventDict
+) -> tuple[tuple[EventDict], dict[str, object]]:
+    # Not as keywords: a fact may be called "self".
+    return (event,), {}
+
+
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Mask the values of keys that sound like secrets, at any depth.
 
     The second line of defence: the first is that no code logs a secret. A secret inside a text is not seen.
     """
-    return {key: REDACTED if _sounds_secret(key) else _redacted(value) for key, value in event.items()}
+    return {key: REDACTED if _sounds_secret(str(key)) else _redacted(value) for key, value in event.items()}
 
 
 def _redacted(value: object, depth: int = 0) -> object:
@@ -95,7 +146,7 @@ def _redacted(value: object, depth: int = 0) -> object:
         value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {
-            str(key): REDACTED if _sounds_secret(key) else _redacted(inner, depth + 1)
+            str(key): REDACTED if _sounds_secret(str(key)) else _redacted(inner, depth + 1)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
@@ -103,8 +154,9 @@ def _redacted(value: object, depth: int = 0) -> object:
     return value
 
 
-def _sounds_secret(key: object) -> bool:
-    name = str(key).lower()
+@functools.lru_cache(maxsize=512)  # nearly all keys are names in our code
+def _sounds_secret(key: str) -> bool:
+    name = key.lower()
     joined = name.replace("_", "").replace("-", "").replace(".", "")
     return any(word in name for word in _SECRET_WORDS) or any(word in joined for word in _SECRET_WORDS_JOINED)
 
@@ -121,7 +173,9 @@ def _common() -> list[Processor]:
 
 
 def _json() -> list[Processor]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    # One encoder for all lines; `json.dumps` with an option makes a new one each time.
+    encode = json.JSONEncoder(default=str).encode
+    return [structlog.processors.format_exc_info, lambda _logger, _method, event: encode(event)]
 
 
 def _console(*, colours: bool) -> list[Processor]:

@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,65 @@ def test_objects_do_not_break_a_line(stream):
     structlog.get_logger("x").info("e", error=OSError("no"), data=b"x", odd={(1, 2): {3}}, what=object)
     (line,) = lines(stream)
     assert (line["error"], line["odd"]) == ("no", {"(1, 2)": [3]})
+
+
+class Broken(io.StringIO):
+    """A stream that cannot be written."""
+
+    def write(self, _text):
+        raise OSError(28, "No space left on device")
+
+
+class Odd:
+    """A fact that cannot be shown."""
+
+    def __repr__(self):
+        raise RuntimeError("odd")
+
+
+@pytest.mark.parametrize(("made", "fact"), [(Broken, 1), (io.StringIO, Odd())], ids=["full", "odd"])
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_a_line_that_cannot_be_written_breaks_no_call(capsys, made, fact, format_):
+    """A log on a full disk, or a fact that cannot be shown, fails no RPC; stderr has why, and no facts."""
+    logs.configure("info", format_, stream=made())
+    structlog.get_logger("x").info("hello", fact=fact, other=7 * "known")
+    said = capsys.readouterr().err
+    assert "Logging error" in said
+    assert "hello" in said
+    assert "knownknown" not in said
+
+
+def test_a_fact_may_have_any_name(stream):
+    """Names that mean something to Python, to logging or to structlog are facts like others."""
+    facts = {"name": 2, "msg": 3, "args": 4, "extra": 5, "stream": 6, "logger_": 7}
+    logs.configure("info", stream=stream)
+    structlog.get_logger("x").info("e", **facts)
+    structlog.get_logger("x").log(logging.WARNING, "e", **facts)
+    assert [{name: line[name] for name in facts} for line in lines(stream)] == [facts, facts]
+
+
+def test_a_logger_without_a_name_has_its_modules(stream):
+    """A backend of somebody else's may ask for a logger as structlog's manual does."""
+    logs.configure("info", stream=stream)
+    structlog.get_logger().info("e")
+    assert lines(stream)[0]["logger"] == __name__
+
+
+def test_lines_of_threads_are_whole(tmp_path):
+    """Threads of ours and of libraries write at once, and no line is torn or lost."""
+    with (tmp_path / "log").open("w") as stream:
+        logs.configure("info", stream=stream)
+        ours, theirs = structlog.get_logger("ours"), logging.getLogger("theirs")
+
+        def write(_number):
+            for _ in range(50):
+                ours.info("e", fact="x" * 5000)
+                theirs.info("e")
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(write, range(4)))
+    written = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert len(written) == 400
 
 
 def test_tasks_do_not_see_each_others_facts(stream):

@@ -7,6 +7,7 @@ The kubelet takes it for the volume's mount; to us its source proves whose targe
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ _OPTIONS = "size=4k,mode=0555"
 # read it: one that gets the guard by mistake is stopped even earlier.
 _SELINUX_CONTEXT = "context=system_u:object_r:tmpfs_t:s0"
 _SELINUX_ENFORCE = Path("/sys/fs/selinux/enforce")
+_FILESYSTEMS = Path("/proc/filesystems")
 
 
 def source_of(volume_id: str) -> str:
@@ -100,7 +102,24 @@ def _described(found: Mount) -> str:
 
 def _selinux() -> bool:
     """Whether SELinux labels files here; a container may see it in its mounts only."""
-    return _SELINUX_ENFORCE.exists() or any(
-        found.fs_type == "selinuxfs" or "seclabel" in (*found.options, *found.super_options)
-        for found in mount.table()
+    # The table may be long, and a new mount may be the first that shows a label: it is read each time, but
+    # only where there is something to be found.
+    return _selinux_in_kernel() and (
+        _SELINUX_ENFORCE.exists()
+        or any(
+            found.fs_type == "selinuxfs" or "seclabel" in (*found.options, *found.super_options)
+            for found in mount.table()
+        )
     )
+
+
+@functools.cache
+def _selinux_in_kernel() -> bool:
+    """Whether this boot's kernel runs SELinux at all: it offers selinuxfs only then, to containers as well.
+
+    Source: init_sel_fs() in security/selinux/selinuxfs.c; libselinux asks the same way.
+    """
+    try:
+        return "selinuxfs" in _FILESYSTEMS.read_text().split()
+    except OSError:
+        return True

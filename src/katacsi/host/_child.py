@@ -6,13 +6,18 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from katacsi.host import _spawn
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+#: Children that were given up while they could not be killed, by process id.
+_given_up: deque[int] = deque()
 
 
 @dataclass(slots=True)
@@ -47,13 +52,18 @@ class Child:
         stdout: Output,
         stderr: Output,
     ) -> None:
-        self._process = _start(executable, argv, environment, stdin)
-        # The kernel tells the end by a descriptor, so neither a pipe that a grandchild holds open nor a
-        # sleep between two looks at the process (subprocess.wait does that) delays it.
-        self._pidfd = os.pidfd_open(self._process.pid)
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._pipes = {self._process.stdout.fileno(): stdout, self._process.stderr.fileno(): stderr}
+        _collect_given_up()
+        self._pid, out, err = _start(executable, argv, environment, stdin)
+        self._pipes = {out: stdout, err: stderr}
+        self._collected = False
+        try:
+            # The kernel tells the end by a descriptor, so neither a pipe that a grandchild holds open nor a
+            # sleep between two looks at the process (subprocess.wait does that) delays it.
+            self._pidfd = os.pidfd_open(self._pid)
+        except OSError:
+            self._signal(signal.SIGKILL)
+            self._let_go()
+            raise
         self._poll = select.poll()
         for descriptor in (self._pidfd, *self._pipes):
             self._poll.register(descriptor, select.POLLIN)
@@ -86,14 +96,20 @@ class Child:
         self._signal(signal.SIGKILL)
         for descriptor in self._pipes:
             self._read(descriptor)  # a pipe holds less than one read takes
-        return self._process.wait()
+        _, status = os.waitpid(self._pid, 0)
+        self._collected = True
+        return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
-        """Let go of it. The subprocess module collects one that could not be killed, once it ends."""
+        """Let go of it. One that could not be killed is collected when another starts after its end."""
         os.close(self._pidfd)
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for pipe in self._pipes:
+            os.close(pipe)
+        if not self._collected:
+            _given_up.append(self._pid)
 
     def _read(self, descriptor: int) -> bool:
         try:
@@ -105,28 +121,40 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._pid, number)
+
+
+def _collect_given_up() -> None:
+    # Each is taken out before it is asked for: two threads must not ask for the same number, which may be
+    # another process's as soon as one of them was answered.
+    for _ in range(len(_given_up)):
+        with contextlib.suppress(IndexError, ChildProcessError):
+            pid = _given_up.popleft()
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                _given_up.append(pid)
 
 
 def _start(
     executable: str, argv: Sequence[str], environment: Mapping[str, str], stdin: bytes
-) -> subprocess.Popen[bytes]:
-    with contextlib.ExitStack() as stack:
-        source = subprocess.DEVNULL
+) -> tuple[int, int, int]:
+    """Start a program; give its process id, and where to read what it writes to stdout and to stderr."""
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as its:
         if stdin:
             # A memory file instead of a pipe: nobody has to feed it while the command runs.
-            memory = stack.enter_context(os.fdopen(os.memfd_create("stdin"), "wb"))
+            memory = its.enter_context(os.fdopen(os.memfd_create("stdin"), "wb"))
             memory.write(stdin)
             memory.seek(0)
             source = memory.fileno()
-        return subprocess.Popen(
-            argv,
-            executable=executable,
-            stdin=source,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env=environment,
-            start_new_session=True,
-        )
+        else:
+            source = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            its.callback(os.close, source)
+        pipes = []
+        for _ in range(2):
+            reading, writing = os.pipe()
+            ours.callback(os.close, reading)
+            its.callback(os.close, writing)
+            pipes.append((reading, writing))
+        (out, to_out), (err, to_err) = pipes
+        pid = _spawn.start(executable, argv, environment, stdin=source, stdout=to_out, stderr=to_err)
+        ours.pop_all()
+    return pid, out, err

@@ -34,6 +34,7 @@ from katacsi.host.sizedfiles import (
     create_sized,
     grow_file,
     has_data,
+    make_durable,
     opened_elsewhere,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "is_mount_point",
     "list_directory",
     "lock_file",
+    "make_durable",
     "opened_elsewhere",
     "read",
     "remove_stale_temporaries",

@@ -39,6 +39,8 @@ _LEASE_IS_PROOF = frozenset(
 def create_sized(path: Path, size: int, *, thick: bool) -> None:
     """Make a new file of `size` bytes that reads as zero: sparse, or with all its blocks reserved.
 
+    A power cut may take it away again until the caller has called `make_durable`.
+
     Raises:
         AlreadyExists: something has that name.
         OutOfSpace: the blocks cannot be reserved; no file is left.
@@ -49,15 +51,34 @@ def create_sized(path: Path, size: int, *, thick: bool) -> None:
             if thick and size:
                 _linux.fallocate(fd, 0, 0, size)
             os.ftruncate(fd, size)
-            os.fsync(fd)
         except BaseException:
             os.unlink(path)
             raise
-        _linux.sync_directory(path.parent)
     except OSError as error:
         raise _sizing_failure(f"create {path} with {size} bytes", error) from error
     finally:
         os.close(fd)
+
+
+def make_durable(folder: Path) -> None:
+    """Make a folder of files outlast a power cut: what they hold, their sizes, and their names.
+
+    The folder's own name is made to last by whoever gives it, with `rename`.
+
+    Each fsync is needed: that of a file is promised to reach its content and its size, that of the folder
+    the names in it, and neither is promised to do the other's work (fsync(2)). Called when all is written,
+    the first one commits the journal of ext4 and xfs for all of them, and the others find little to do.
+    """
+    try:
+        for file in folder.iterdir():
+            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        _linux.sync_directory(folder)
+    except OSError as error:
+        raise _linux.failure(f"make {folder} durable", error) from error
 
 
 def grow_file(path: Path, size: int, *, thick: bool) -> int:

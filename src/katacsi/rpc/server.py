@@ -18,6 +18,7 @@ from grpclib.server import Server
 from hyperframe.frame import GoAwayFrame
 
 from katacsi.rpc import endpoint
+from katacsi.rpc.transport import GatheringTransport
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,7 +57,7 @@ class _Methods(dict[str, Handler]):
 class _Connection(H2Protocol):
     """A client's connection; it is in its server's set for as long as it lives."""
 
-    transport: asyncio.Transport
+    transport: GatheringTransport
 
     def __init__(self, made: H2Protocol, alive: set[_Connection]) -> None:
         super().__init__(made.handler, made.config, made.h2_config)
@@ -64,9 +65,9 @@ class _Connection(H2Protocol):
         self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = GatheringTransport(transport)
+        super().connection_made(self.transport)
         self._alive.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:

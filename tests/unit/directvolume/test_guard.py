@@ -36,10 +36,19 @@ def mounted(fs_type, source="none", options=(), super_options=(), **more):
     )
 
 
-def on_host(monkeypatch, mounts, enforce="/nowhere/enforce"):
+def on_host(monkeypatch, mounts, enforce="/nowhere/enforce", filesystems="/nowhere/filesystems"):
     monkeypatch.setattr(guard, "mount", mounts)
     monkeypatch.setattr(guard, "_SELINUX_ENFORCE", Path(enforce))
+    monkeypatch.setattr(guard, "_FILESYSTEMS", Path(filesystems))
+    guard._selinux_in_kernel.cache_clear()
     return mounts
+
+
+@pytest.fixture(autouse=True)
+def own_kernel_again():
+    """What a test said of the kernel is not remembered."""
+    yield
+    guard._selinux_in_kernel.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +79,19 @@ async def test_without_selinux_there_is_no_context(monkeypatch):
     mounts = on_host(monkeypatch, Mounts(mounted("ext4", options=("rw", "relatime"))))
     await guard.ensure_guard("/t", "v")
     assert mounts.here[0].asked == "size=4k,mode=0555"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "asked"), [("nodev\tselinuxfs\n", True), ("nodev\ttmpfs\n\text4\n", False)]
+)
+async def test_the_kernel_says_whether_there_is_selinux(monkeypatch, tmp_path, kernel, asked):
+    """A kernel that runs SELinux offers selinuxfs; where it does not, no mount needs to be looked at."""
+    (tmp_path / "filesystems").write_text(kernel)
+    mounts = on_host(
+        monkeypatch, Mounts(mounted("ext4", options=("seclabel",))), filesystems=tmp_path / "filesystems"
+    )
+    await guard.ensure_guard("/t", "v")
+    assert ("context=" in mounts.here[0].asked) is asked
 
 
 async def test_a_guard_that_became_writable_is_none(monkeypatch):

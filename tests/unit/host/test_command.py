@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from katacsi.errors import HostError
-from katacsi.host import command
+from katacsi.host import _child, _spawn, command
 
 
 def sh(script: str) -> list[str]:
@@ -29,6 +29,15 @@ def no_child_stays():
     """No test leaves a process behind, running or dead."""
     yield
     assert children() == set()
+
+
+@pytest.fixture(params=["posix_spawn", "subprocess"])
+def each_way(request, monkeypatch):
+    """Start tools as with this C library, then as with one that has less."""
+    if request.param == "subprocess":
+        monkeypatch.setattr(_spawn, "_native", None)
+    elif _spawn._native is None:
+        pytest.skip("this C library has no posix_spawn with chdir and closefrom")
 
 
 @pytest.fixture
@@ -76,6 +85,7 @@ async def test_paths_are_words(tmp_path):
     assert (await command.run(["ls", tmp_path], timeout_s=10)).stdout == b"x\n"
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_environment_is_fixed(monkeypatch):
     """A tool speaks English and sees nothing of our environment, whatever the operator's locale is."""
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
@@ -89,6 +99,7 @@ async def test_environment_is_fixed(monkeypatch):
     ]
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_a_tool_starts_in_the_root_directory_and_in_its_own_session():
     """A tool holds no directory of ours, and a signal to our group (Ctrl-C) does not reach it."""
     done = await command.run(sh("pwd; cut -d' ' -f6 /proc/self/stat; echo $$"), timeout_s=10)
@@ -97,6 +108,7 @@ async def test_a_tool_starts_in_the_root_directory_and_in_its_own_session():
     assert session == pid
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_a_tool_inherits_no_descriptor(tmp_path):
     """Files that we hold open are not held by a tool."""
     with (tmp_path / "held").open("w") as held:
@@ -105,6 +117,41 @@ async def test_a_tool_inherits_no_descriptor(tmp_path):
     assert b"held" not in done.stdout
 
 
+@pytest.mark.usefixtures("each_way")
+async def test_a_tool_ends_by_the_signals_that_python_ignores():
+    """A tool that writes to a closed pipe ends, as it does from a shell."""
+    done = await command.run(sh("grep -E 'Sig(Ign|Blk)' /proc/self/status"), timeout_s=10)
+    # Up to 31: the C library keeps 32 and 33 for itself, and posix_spawn ignores them until it is there.
+    assert {int(line.split()[1], 16) & 0x7FFFFFFF for line in done.stdout.splitlines()} == {0}
+
+
+@pytest.mark.usefixtures("each_way")
+async def test_a_word_with_a_zero_byte_is_refused():
+    """C would end the word there, and the tool would get another one."""
+    with pytest.raises(ValueError, match="null byte"):
+        await command.run(["echo", "a\0b"], timeout_s=10)
+
+
+def test_a_child_that_was_given_up_is_collected_later():
+    """One that could not be killed leaves no dead process behind, once it ends and another one starts."""
+    _start(sh("sleep 0.1")).close()
+    for _ in range(100):
+        time.sleep(0.02)
+        another = _start(["true"])
+        assert another.ends_within(10)
+        assert another.collect() == 0
+        another.close()
+        if not children():
+            break
+    assert not _child._given_up
+
+
+def _start(argv: list[str]) -> _child.Child:
+    outputs = {"stdout": _child.Output(10), "stderr": _child.Output(10)}
+    return _child.Child(f"/bin/{argv[0]}", argv, command.ENVIRONMENT, b"", **outputs)
+
+
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("size", [0, 1, 1 << 20])
 async def test_input_reaches_the_tool(size):
     """Input of any length arrives whole; without input a tool reads the end of file."""
@@ -127,6 +174,7 @@ async def test_too_much_output_is_an_error(monkeypatch):
         await command.run(sh("head -c 1001 /dev/zero"), timeout_s=10)
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_failure_names_the_tool_the_code_and_its_words():
     """The error of a failed tool says what a person needs to know."""
     with pytest.raises(command.CommandError) as caught:
@@ -142,6 +190,7 @@ async def test_death_by_signal_is_a_failure():
     assert caught.value.returncode == -signal.SIGSEGV
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_a_missing_tool_names_its_package(monkeypatch):
     """Where a tool is not installed, the error says what to install; once it is, it is found."""
     monkeypatch.setattr(command, "ENVIRONMENT", {"PATH": "/nowhere"})
@@ -161,6 +210,7 @@ async def test_a_tool_may_be_installed_later(monkeypatch, tmp_path):
         tool.unlink()
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_what_cannot_be_executed_is_an_error(tmp_path):
     """A file without a program in it is an error of ours, not Python's."""
     tool = tmp_path / "tool"
@@ -179,6 +229,7 @@ async def test_a_late_command_is_asked_to_end():
     assert time.monotonic() - started < 3
 
 
+@pytest.mark.usefixtures("each_way")
 async def test_a_deaf_command_is_killed(monkeypatch, marker):
     """A command that ignores SIGTERM is killed after the time of grace, its children with it."""
     monkeypatch.setattr(command, "GRACE_S", 0.2)

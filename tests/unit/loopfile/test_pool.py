@@ -1,11 +1,14 @@
 """A pool is recognised, or refused; it is never mistaken and never made anew."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from katacsi.errors import PoolUnavailable, Precondition
+from katacsi.host import _linux
 from katacsi.model import SnapshotId
 
 
@@ -131,3 +134,25 @@ async def test_another_pool_in_the_same_place_is_noticed(opened, folder, request
     (folder / "pool.json").write_text('{"schema": 1, "uid": "00000000"}')
     with pytest.raises(PoolUnavailable, match="holds pool 00000000 now"):
         await backend.find("a")
+
+
+async def test_what_gets_its_name_is_durable(opened, folder, request_for, monkeypatch):
+    """Disk, record and the names of both are on the disk before a volume has its name, which then follows."""
+    backend = await opened()
+    steps = []
+    fsync, rename = os.fsync, _linux.rename_noreplace
+
+    def noted_fsync(fd):
+        steps.append(Path(f"/proc/self/fd/{fd}").readlink())
+        fsync(fd)
+
+    def noted_rename(source, target):
+        steps.append("named")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(_linux, "rename_noreplace", noted_rename)
+    volume = await backend.create(request_for("a"))
+    building = folder / "volumes" / f".creating-{volume.id.name}"
+    assert set(steps[:2]) == {building / "disk.img", building / "volume.json"}
+    assert steps[2:] == [building, "named", folder / "volumes"]

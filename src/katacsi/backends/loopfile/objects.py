@@ -60,8 +60,9 @@ class Objects(Generic[AnyRecord]):
         try:
             building = self.shelf.begin(record.name)
             fill(building / disk.name)
+            files.write_atomically(building / self.shelf.record_name, record.to_json(), durable=False)
             # Disk and record are durable before the rename is: what exists after a power cut is whole.
-            files.write_atomically(building / self.shelf.record_name, record.to_json())
+            files.make_durable(building)
             self.shelf.commit(record.name)
         except BaseException:
             # A failure after the commit leaves an object, whose promise stands.
