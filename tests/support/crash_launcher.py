@@ -265,6 +265,8 @@ def main() -> None:
     """Answer requests, a line of JSON each: `start` forks a driver, `wait` tells how one ended."""
     for name in ("katacsi.app", "katacsi.backends.loopfile", "katacsi.rpc.client"):
         importlib.import_module(name)
+    # Tools are started by subprocess here, as with an older C library, since its Popen is what is wrapped.
+    importlib.import_module(f"{_HOST}._spawn")._native = None
     names = instrument()
     gc.collect()
     gc.freeze()  # the collector of a child would copy every page by looking at it
