@@ -69,6 +69,9 @@ class Features:
     expand: bool = False
     #: A snapshot or clone of a volume that is being written is one point in time.
     atomic_copies: bool = False
+    #: Making a copy holds a mounted filesystem still by itself, as device-mapper does when it suspends a
+    #: device; one that is frozen already would make it fail.
+    freezes: bool = False
 
 
 class FormatState(enum.Enum):

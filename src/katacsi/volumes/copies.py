@@ -145,11 +145,8 @@ class Copies:
         if not backend.features.atomic_copies and (device := await backend.attached(volume_id)) is not None:
             await leftovers.require_unused(self._context, str(volume_id), device)
         stillness = Stillness()
-        frozen = [
-            Path(s.path)
-            for s in self._context.state.stagings_of(str(volume_id))
-            if await off_loop(mount.at, Path(s.path))
-        ]
+        stagings = [] if backend.features.freezes else self._context.state.stagings_of(str(volume_id))
+        frozen = [Path(s.path) for s in stagings if await off_loop(mount.at, Path(s.path))]
         # Without a target nobody waits for the thaw, however long the copy takes.
         timer = (
             asyncio.get_running_loop().call_later(FREEZE_LIMIT_S, stillness.give_up, frozen)

@@ -102,6 +102,7 @@ class Pools:
             clones=any(f.clones for f in every),
             expand=any(f.expand for f in every),
             atomic_copies=any(f.atomic_copies for f in every),
+            freezes=any(f.freezes for f in every),
         )
 
     async def start(self) -> None:

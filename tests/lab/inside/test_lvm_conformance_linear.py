@@ -1,0 +1,18 @@
+"""The lvm backend keeps the contract on real device-mapper with linear volumes: zeroed, copied in full."""
+
+from typing import ClassVar
+
+import pytest
+
+from support import lvm_pools
+
+volume_group = pytest.fixture(lvm_pools.volume_group, scope="module", name="volume_group")
+
+
+class TestLinear(lvm_pools.LvmConformance):
+    """Linear volumes."""
+
+    __test__ = True
+    other_parameters: ClassVar = {"type": "striped"}
+    # Names are LVM's business in the same way for all types: once is enough, as each takes long here.
+    test_any_name_is_safe: ClassVar = None
