@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from katacsi.directvolume.record import DirectVolumeRecord, clean_options
 from katacsi.errors import CorruptRecord, InvalidRequest
 
-PATH = "/root/entry/mountInfo.json"
+PATH = "/records/entry/mountInfo.json"
 
 # Printed by Go's encoding/json from the struct that Kata declares.
 GOLDEN = {
