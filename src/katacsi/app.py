@@ -20,7 +20,8 @@ import structlog
 import katacsi
 from katacsi.backends import registry
 from katacsi.backends.api import PoolContext, Scope
-from katacsi.directvolume.shim import Sandboxes
+from katacsi.directvolume.sandboxes import Sandboxes
+from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import SettingsError
 from katacsi.host import command
@@ -88,7 +89,15 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
             "mode by the "
             "StorageClass parameter katacsi.io/direct"
         )
-    writer = DirectVolumeWriter(settings.direct_volume_root, sandboxes=Sandboxes(settings.direct_volume_root))
+    writer = DirectVolumeWriter(
+        settings.direct_volume_root,
+        sandboxes=Sandboxes(settings.direct_volume_root),
+        shim_client=HttpShimClient(
+            observe=lambda dialect, outcome, seconds: metrics.shim_seconds.labels(dialect, outcome).observe(
+                seconds
+            )
+        ),
+    )
     return Workflows.of(
         Context(
             settings=settings,

@@ -35,6 +35,7 @@ class Metrics:
     rpc_seconds: Histogram  #: method, code
     rpcs_in_flight: Gauge
     command_seconds: Histogram  #: tool, outcome
+    shim_seconds: Histogram  #: runtime, outcome
     pending_refusals: Counter  #: method
     formats: Counter  #: filesystem
     published_volumes: Gauge  #: mode
@@ -68,6 +69,13 @@ class Metrics:
                 "katacsi_host_command_duration_seconds",
                 "How long host tools (mkfs, blkid, lvm) ran, by tool and outcome.",
                 ("tool", "outcome"),
+                buckets=_SECONDS,
+                registry=registry,
+            ),
+            shim_seconds=Histogram(
+                "katacsi_shim_request_duration_seconds",
+                "How long Kata's shims took to answer about a volume, by runtime and outcome.",
+                ("runtime", "outcome"),
                 buckets=_SECONDS,
                 registry=registry,
             ),

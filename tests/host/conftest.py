@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from support import node as nodes
 from support import pools
+from support.shims import Places
+
+
+@pytest.fixture
+def kata(monkeypatch):
+    """Places for shims and containers, at which the node that is served looks; ask for it before `node`."""
+    with tempfile.TemporaryDirectory(prefix="kcs", dir="/tmp") as folder:
+        places = Places(Path(folder))
+        monkeypatch.setattr("katacsi.app.Sandboxes", places.sandboxes)
+        yield places
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """NodeExpandVolume: never a size that the workload cannot use."""
 
+import asyncio
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from katacsi.host import block, growth, mount, superblock
 from katacsi.model import AccessType
 from support import blockdevices
 from support.node import MIB, held, live_go_sandbox, mounts_at, tools_run
+from support.shims import Agent, Numbers
 
 
 def usable(path):
@@ -306,6 +308,109 @@ async def test_a_failed_userspace_growth_puts_the_record_back(node, volume, monk
     assert node.record(pvc.target) == before | {"device": str(pvc.device)}
     assert await pvc.expand(pvc.size + 32 * MIB) == pvc.size + 32 * MIB
     assert is_full(pvc)
+    await pvc.down()
+
+
+# -- a guest whose runtime is told ---------------------------------------------------------------------
+
+
+class Guest(Agent):
+    """A guest that has the volume; `able` to grow its filesystem, or one that only says so."""
+
+    def __init__(self, pvc, *, able=True):
+        super().__init__(stats=self._count, resize=self._grow if able else lambda *_: None)
+        self._pvc = pvc
+
+    def _count(self, _):
+        with self._pvc.guest() as mounted:
+            status = os.statvfs(mounted)
+        unit = status.f_frsize
+        return Numbers(status.f_blocks * unit, status.f_bfree * unit, status.f_files, status.f_ffree)
+
+    def _grow(self, _, size_bytes):
+        assert block.size_bytes(self._pvc.device) == size_bytes
+        if self._pvc.fs_type == "xfs":
+            with self._pvc.guest() as mounted:
+                blockdevices.run("xfs_growfs", mounted)
+        else:  # where the machine withholds online growth, as most do
+            blockdevices.run("e2fsck", "-fp", self._pvc.device)
+            blockdevices.run("resize2fs", self._pvc.device)
+
+
+@pytest.mark.gate("expand-never-lies")
+@pytest.mark.parametrize("runtime", ["go", "rust"])
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+async def test_a_runtime_that_can_grow_its_guest(kata, node, volume, runtime, fs_type):
+    """It is told, its guest counts the new size, and the call succeeds while the pod runs; so does a repeat.
+
+    That holds for xfs too: it is the guest that grows it, not the host.
+    """
+    pvc = volume(direct=True, fs_type=fs_type)
+    await pvc.up()
+    pvc.guest_writes()
+    record, wanted = node.record(pvc.target), pvc.size + 64 * MIB
+    async with kata.pod(runtime, node.records, str(pvc.target), Guest(pvc)):
+        with tools_run() as tools:
+            assert await pvc.expand(wanted) == wanted
+            assert await pvc.expand(wanted) == wanted
+        assert tools == []
+        assert (await pvc.stats()).usage[0].total > wanted - 80 * MIB
+    assert device_size(pvc) == wanted
+    assert is_full(pvc)
+    assert node.record(pvc.target) == record
+    assert (await pvc.facts()).pending_size == 0
+    assert pvc.guest_reads() == b"the guest's bytes"
+    await pvc.down()
+
+
+@pytest.mark.gate("expand-never-lies")
+@pytest.mark.parametrize("runtime", ["go", "rust"])
+@pytest.mark.parametrize("does", ["refuses", "lies", "hangs"])
+async def test_a_runtime_that_does_not_grow_its_guest(kata, node, volume, runtime, does):
+    """Stock Kata refuses; one that says yes is held against what its guest counts; one that hangs is left.
+
+    Nobody holds the device here, and still a live sandbox keeps the host's tools away: it may open it again.
+    """
+    pvc = volume(direct=True)
+    await pvc.up()
+    pvc.guest_writes()
+    before, small, wanted = node.record(pvc.target), pvc.filesystem.size_bytes, pvc.size + 64 * MIB
+    agent = Guest(pvc, able=False)
+    if does == "refuses":
+        agent.resize = Agent().resize
+    elif does == "hangs":
+        agent.resize = lambda *_: asyncio.sleep(60)
+    async with kata.pod(runtime, node.records, str(pvc.target), agent), asyncio.timeout(20):
+        with tools_run() as tools, pytest.raises(Precondition, match=r"sandbox pod.*restart the pod"):
+            await pvc.expand(wanted)
+        assert tools == []
+        assert [call[0] for call in agent.asked].count("resize") == 1
+        assert node.record(pvc.target) == before
+        assert pvc.filesystem.size_bytes == small
+        assert (await pvc.facts()).pending_size == wanted
+        usage = (await pvc.stats()).usage
+        assert usage[0].total < small
+    await pvc.down()
+    await pvc.stage()
+    assert is_full(pvc)
+    await pvc.unstage()
+
+
+@pytest.mark.gate("expand-never-lies")
+@pytest.mark.parametrize("runtime", ["go", "rust"])
+async def test_a_guest_s_xfs_is_refused_while_its_runtime_cannot(kata, node, volume, runtime):
+    """Stock Kata is asked first, with the size that is there; then nothing has grown."""
+    pvc = volume(direct=True, fs_type="xfs")
+    await pvc.up()
+    pvc.guest_writes()
+    agent = Guest(pvc)
+    agent.resize = Agent().resize
+    async with kata.pod(runtime, node.records, str(pvc.target), agent):
+        with pytest.raises(Precondition, match="guest_filesystems"):
+            await pvc.expand(pvc.size + 64 * MIB)
+    assert agent.asked[-1][2:] == (pvc.size,)
+    assert device_size(pvc) == pvc.size == pvc.disk.stat().st_size
+    assert (await pvc.facts()).pending_size == 0
     await pvc.down()
 
 

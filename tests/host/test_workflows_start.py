@@ -8,6 +8,7 @@ import pytest
 from katacsi.directvolume.names import entry_name
 from katacsi.host import mount
 from support.node import live_go_sandbox, mounts_at
+from support.shims import Agent
 
 
 def vanish(pvc):
@@ -47,6 +48,28 @@ async def test_a_live_sandbox_keeps_its_record(node, volume):
         assert node.record(pvc.target) is not None
         assert len(node.driver.context.state.targets_of(pvc.id)) == 1
         await node.stop()
+    await node.start()
+    assert node.record(pvc.target) is None
+    await pvc.unstage()
+
+
+@pytest.mark.gate("start-removes-own-stale-records")
+async def test_a_guest_that_leaves_no_id_keeps_its_record(kata, node, volume):
+    """A sandbox of runtime-rs is known by its container's bundle; one that cannot be read leaves a doubt."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    await node.stop()
+    vanish(pvc)
+    async with kata.pod("rust", node.records, str(pvc.target), Agent()):
+        await node.start()
+        assert node.record(pvc.target) is not None
+        await node.stop()
+    bundle = next(kata.bundles.rglob("config.json"))
+    bundle.write_text("{")
+    await node.start()
+    assert node.record(pvc.target) is not None
+    await node.stop()
+    bundle.unlink()
     await node.start()
     assert node.record(pvc.target) is None
     await pvc.unstage()

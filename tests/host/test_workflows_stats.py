@@ -1,15 +1,16 @@
 """NodeGetVolumeStats: true numbers, and a true condition."""
 
+import asyncio
 import os
 
 import pytest
 
-from katacsi.directvolume.shim import GuestStats
 from katacsi.errors import NotFound
 from katacsi.host import mount
 from katacsi.model import AccessType
 from katacsi.volumes.requests import Unit, Usage
 from support import blockdevices
+from support.shims import Agent, Numbers
 
 
 async def test_a_host_volume_s_numbers_are_its_filesystem_s(volume):
@@ -45,25 +46,74 @@ async def test_a_direct_volume_s_size_is_all_that_is_known(volume):
     await pvc.down()
 
 
-async def test_a_direct_volume_s_guest_is_asked(volume, monkeypatch):
-    """When a shim answers, its guest's numbers are the volume's."""
+def guest_of(pvc):
+    """An agent whose guest has the volume mounted, and counts."""
+
+    def stats(_):
+        with pvc.guest() as mounted:
+            status = os.statvfs(mounted)
+        unit = status.f_frsize
+        return Numbers(status.f_blocks * unit, status.f_bfree * unit, status.f_files, status.f_ffree)
+
+    return Agent(stats=stats)
+
+
+@pytest.mark.gate("stats-of-direct-are-not-the-host-s")
+@pytest.mark.parametrize("runtime", ["go", "rust"])
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+async def test_a_direct_volume_s_guest_is_asked(kata, volume, runtime, fs_type):
+    """The guest's numbers are the volume's, in both dialects; free is f_bfree, as the agent counts."""
+    pvc = volume(direct=True, fs_type=fs_type)
+    await pvc.up()
+    pvc.guest_writes(data=bytes(1 << 20))
+    with pvc.guest() as mounted:
+        status = os.statvfs(mounted)
+    total, free = status.f_blocks * status.f_frsize, status.f_bfree * status.f_frsize
+    agent = guest_of(pvc)
+    async with kata.pod(runtime, pvc.node.records, str(pvc.target), agent):
+        stats = await pvc.stats()
+    assert stats.usage == (
+        Usage(Unit.BYTES, total, free, total - free),
+        Usage(Unit.INODES, status.f_files, status.f_ffree, status.f_files - status.f_ffree),
+    )
+    assert not stats.condition.abnormal
+    assert agent.asked
+    await pvc.down()
+
+
+async def hang(_):
+    await asyncio.sleep(60)
+
+
+def the_node_s_disk(_):
+    return Numbers(1 << 23, 1 << 22, 12345, 12000)
+
+
+@pytest.mark.gate("stats-of-direct-are-not-the-host-s")
+@pytest.mark.parametrize("runtime", ["go", "rust"])
+@pytest.mark.parametrize("stats", [hang, the_node_s_disk, Agent().stats], ids=["hangs", "another", "error"])
+async def test_a_guest_that_cannot_tell_leaves_the_size(kata, volume, runtime, stats):
+    """A shim that hangs, refuses, or tells of something else: the size, within seconds, and no illness."""
     pvc = volume(direct=True)
     await pvc.up()
+    agent = Agent(stats=stats)
+    async with kata.pod(runtime, pvc.node.records, str(pvc.target), agent), asyncio.timeout(10):
+        found = await pvc.stats()
+    assert agent.asked
+    assert found.usage == (Usage(Unit.BYTES, pvc.size),)
+    assert not found.condition.abnormal
+    await pvc.down()
 
-    async def answers(target):
-        assert target == str(pvc.target)
-        return GuestStats(
-            total_bytes=100,
-            available_bytes=60,
-            used_bytes=40,
-            total_inodes=10,
-            available_inodes=7,
-            used_inodes=3,
-        )
 
-    monkeypatch.setattr(type(pvc.node.driver.context.writer), "stats", staticmethod(answers))
-    stats = await pvc.stats()
-    assert stats.usage == (Usage(Unit.BYTES, 100, 60, 40), Usage(Unit.INODES, 10, 7, 3))
+async def test_the_questions_are_counted(kata, volume):
+    """The metrics have how long shims took, by runtime and outcome."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    async with kata.pod("go", pvc.node.records, str(pvc.target), guest_of(pvc)):
+        await pvc.stats()
+    registry = pvc.node.driver.context.metrics.registry
+    labels = {"runtime": "go", "outcome": "ok"}
+    assert registry.get_sample_value("katacsi_shim_request_duration_seconds_count", labels) == 1
     await pvc.down()
 
 

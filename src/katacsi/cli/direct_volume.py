@@ -17,15 +17,14 @@ Differences from kata-runtime, each because one of the runtimes would misread wh
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from katacsi import settings
+from katacsi.cli.guests import resize, stats
+from katacsi.cli.options import in_root, volume_path_option
 from katacsi.cli.output import Output, output_option, print_facts, print_json, print_table
 from katacsi.directvolume.names import RECORD_FILE, target_entry_name
 from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord, clean_options
@@ -33,12 +32,12 @@ from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from katacsi.directvolume.shim import Sandbox
     from katacsi.directvolume.writer import Entry
 
-_DEFAULT_ROOT: Path = settings.Settings.model_fields["direct_volume_root"].default
 _FLAG = "--mount-info"
 #: Names of one thing: a block device that the guest mounts.
 _BLOCK_TYPES = ("block", "blk", "")
@@ -46,53 +45,28 @@ _KEYS = frozenset({"volume-type", "device", "fstype", "metadata", "options"})
 _METADATA = frozenset({"fsGroup", "fsGroupChangePolicy"})
 
 
-_volume_path = click.option(
-    "--volume-path",
-    required=True,
-    metavar="PATH",
-    help="Where the pod gets the volume: the source of its mount, which is CSI's target path.",
-)
-
-
-def _in_root(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where the records are, and the folder they mean."""
-
-    @click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the records.")
-    @click.option(
-        "--config",
-        envvar="KATACSI_CONFIG",
-        show_envvar=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Take the folder from a configuration (direct_volume_root).",
-    )
-    @functools.wraps(command)
-    def found(*, root: Path | None, config: Path | None, **options: str) -> None:
-        if root is None:
-            root = settings.load(config).direct_volume_root if config else _DEFAULT_ROOT
-        command(root.absolute(), **options)
-
-    return found
-
-
 @click.group("direct-volume")
 def direct_volume() -> None:
-    """Add, remove, list and show the records by which Kata finds volumes.
+    """Add, remove, list and show the records by which Kata finds volumes, and ask the guests about them.
 
     The flags are those of `kata-runtime direct-volume`, and so are the records. Without --root and --config
     the folder is the one where Kata looks: /run/kata-containers/shared/direct-volumes.
     """
 
 
+direct_volume.add_command(stats)
+direct_volume.add_command(resize)
+
+
 @direct_volume.command()
-@_volume_path
+@volume_path_option
 @click.option(
     "--mount-info",
     required=True,
     metavar="JSON",
     help='Such as \'{"volume-type": "directvol", "device": "/dev/vg/data", "fstype": "ext4"}\'.',
 )
-@_in_root
+@in_root
 def add(root: Path, volume_path: str, mount_info: str) -> None:
     """Let Kata find a volume at a path.
 
@@ -109,8 +83,8 @@ def add(root: Path, volume_path: str, mount_info: str) -> None:
 
 
 @direct_volume.command()
-@_volume_path
-@_in_root
+@volume_path_option
+@in_root
 def remove(root: Path, volume_path: str) -> None:
     """Take a path's record away, with the sandbox ids beside it; absent is success.
 
@@ -122,7 +96,7 @@ def remove(root: Path, volume_path: str) -> None:
 
 @direct_volume.command("list")
 @output_option()
-@_in_root
+@in_root
 def list_(root: Path, output: Output) -> None:
     """List the records, whoever wrote them.
 
@@ -141,9 +115,9 @@ def list_(root: Path, output: Output) -> None:
 
 
 @direct_volume.command()
-@_volume_path
+@volume_path_option
 @output_option()
-@_in_root
+@in_root
 def show(root: Path, volume_path: str, output: Output) -> None:
     """Show the record of a path, the file it is in, and the sandboxes that use it."""
     file = root / target_entry_name(volume_path) / RECORD_FILE

@@ -33,7 +33,8 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "demo": _Command("katacsi.demo.command:demo", "Walk a volume through its life, on this machine."),
     "volumes": _Command("katacsi.cli.volumes:volumes", "List and show the volumes of the pools."),
     "direct-volume": _Command(
-        "katacsi.cli.direct_volume:direct_volume", "Add, remove and list the records Kata reads."
+        "katacsi.cli.direct_volume:direct_volume",
+        "Add, list and remove the records Kata reads; ask its guests.",
     ),
     "backends": _Command("katacsi.cli.backends:backends", "List the storage backends that are installed."),
     "config": _Command("katacsi.cli.config:config", "Check a configuration, or print its schema."),

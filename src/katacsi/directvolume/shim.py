@@ -1,19 +1,13 @@
-"""The Kata shims behind a record: which sandboxes are alive, and what a shim can be asked."""
+"""What a Kata shim can be asked about one volume, and what it can say."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import enum
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from katacsi.directvolume.names import RECORD_FILE, target_entry_name
-from katacsi.errors import HostError
-from katacsi.host.offloop import off_loop
-
-_SOCKET = "shim-monitor.sock"
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Dialect(enum.Enum):
@@ -25,16 +19,31 @@ class Dialect(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A sandbox whose shim answers."""
+    """A sandbox whose shim answers.
+
+    Attributes:
+        id: its name, which is that of its folders too.
+        dialect: how its shim wants to be asked.
+        socket: where its shim listens.
+        guest_paths: where its guest may have the volume mounted; only runtime-rs has to be told, and none is
+            proven before its numbers are seen.
+    """
 
     id: str
     dialect: Dialect
     socket: Path
+    guest_paths: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"sandbox {self.id} ({self.dialect.value})"
 
 
 @dataclass(frozen=True, slots=True)
 class GuestStats:
-    """How full a volume is, by the guest's own count."""
+    """How full a volume is, by the guest's own count.
+
+    `available` is what is free, blocks reserved for root included: the agent takes f_bfree.
+    """
 
     total_bytes: int
     available_bytes: int
@@ -47,90 +56,39 @@ class GuestStats:
 class ResizeOutcome(enum.Enum):
     """What came of telling a guest that its volume has grown."""
 
-    #: No sandbox id leads to a live shim. That is no proof that no guest holds the device: runtime-rs writes
-    #: no sandbox id at all.
+    #: No live shim was found. That is no proof that no guest holds the device: runtime-rs leaves no id.
     NO_LIVE_SANDBOX = "no live sandbox"
     #: There is a live sandbox and its runtime cannot resize, as all of stock Kata: the agent of every release
     #: to date answers UNIMPLEMENTED. The guest sees the new size after the pod's next start.
     UNSUPPORTED = "unsupported"
+    #: A shim gave no answer that says anything about this volume. Nothing may be built on it.
+    UNKNOWN = "unknown"
     #: The guest's filesystem has the new size.
     DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Resizing:
+    """What came of it, and what the shims that did not do it said, one line each."""
+
+    outcome: ResizeOutcome
+    reasons: tuple[str, ...] = ()
 
 
 class ShimClient(Protocol):
     """What a shim is asked about one device of its sandbox."""
 
-    async def stats(self, sandbox: Sandbox, device: str) -> GuestStats | None:
-        """Ask how full the filesystem on a device is; `None` when the shim cannot tell."""
+    async def stats(self, sandbox: Sandbox, device: str) -> GuestStats:
+        """Ask how full the filesystem on a device is.
 
-    async def resize(self, sandbox: Sandbox, device: str, size_bytes: int) -> ResizeOutcome:
-        """Tell the guest that a device has grown; `DONE` or `UNSUPPORTED`."""
+        Raises:
+            Unavailable: there is no answer, or none that is certainly about this device; it says why.
+        """
 
+    async def resize(self, sandbox: Sandbox, device: str, size_bytes: int) -> None:
+        """Have the guest's filesystem fill a device that has grown to `size_bytes`.
 
-class Sandboxes:
-    """Finds the live sandboxes of a target.
-
-    The Go shim leaves an empty file, named by the sandbox id, beside the record of each volume it uses, and
-    never removes it: after a sandbox was made anew for the same pod there are two. Kata's own lookup takes
-    the first and may meet the dead one; here every id is tried.
-
-    Args:
-        root: the root of the records.
-        go_sockets: where Go shims have a folder per sandbox.
-        rust_sockets: where runtime-rs shims have theirs.
-        timeout_s: how long a shim may take to accept a connection.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        *,
-        go_sockets: Path = Path("/run/vc/sbs"),
-        rust_sockets: Path = Path("/run/kata"),
-        timeout_s: float = 3.0,
-    ) -> None:
-        self._root = root
-        self._folders = {Dialect.GO: go_sockets, Dialect.RUST: rust_sockets}
-        self._timeout_s = timeout_s
-
-    async def live(self, target: str) -> list[Sandbox]:
-        """List the sandboxes that use a target, by their id files, and whose shim accepts a connection."""
-        ids = await off_loop(sandbox_ids, self._root, target)
-        known = [
-            Sandbox(sandbox_id, dialect, folder / sandbox_id / _SOCKET)
-            for sandbox_id in ids
-            for dialect, folder in self._folders.items()
-        ]
-        alive = await asyncio.gather(*(self._accepts(sandbox.socket) for sandbox in known))
-        return [sandbox for sandbox, lives in zip(known, alive, strict=True) if lives]
-
-    async def _accepts(self, socket: Path) -> bool:
-        """Whether a shim listens; in doubt (a full backlog, a slow answer) it does."""
-        if not socket.is_socket():
-            return False
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                _, connection = await asyncio.open_unix_connection(socket)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:  # TimeoutError too
-            return True
-        connection.close()
-        with contextlib.suppress(OSError):
-            await connection.wait_closed()
-        return True
-
-
-def sandbox_ids(root: Path, target: str) -> list[str]:
-    """List the sandbox ids that Go shims have left beside a target's record, dead ones too.
-
-    Raises:
-        HostError: the folder is there and cannot be read.
-    """
-    entry = root / target_entry_name(target)
-    try:
-        return sorted(path.name for path in entry.iterdir() if path.name != RECORD_FILE)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise HostError(f"{entry}: the record's folder cannot be read: {error.strerror}; retry") from error
+        Raises:
+            Unsupported: the runtime says that it cannot do this.
+            Unavailable: as `stats`; what happened in the guest is not known.
+        """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.directvolume import shim
+import structlog
+
+from katacsi.directvolume import guests
+from katacsi.directvolume import sandboxes as discovery
 from katacsi.directvolume.names import (
     RECORD_FILE,
     decoded,
@@ -17,14 +19,26 @@ from katacsi.directvolume.names import (
     temporary_entry_name,
 )
 from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
-from katacsi.directvolume.shim import GuestStats, ResizeOutcome, Sandbox, Sandboxes, ShimClient
-from katacsi.errors import CorruptRecord, ForeignContent, HostError, InvalidRequest, KatacsiError, VolumeInUse
+from katacsi.directvolume.sandboxes import Sandboxes, Sighting
+from katacsi.directvolume.shim import GuestStats, ResizeOutcome, Resizing, Sandbox, ShimClient
+from katacsi.errors import (
+    CorruptRecord,
+    ForeignContent,
+    HostError,
+    InvalidRequest,
+    KatacsiError,
+    NotFound,
+    Unavailable,
+    VolumeInUse,
+)
 from katacsi.host import files
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+log = structlog.get_logger(__name__)
 
 # What Kata's own Go code gives its folders and files: a record says which host device a guest gets.
 _FOLDER_MODE = 0o700
@@ -111,39 +125,61 @@ class DirectVolumeWriter:
 
     def sandbox_ids(self, target: str) -> list[str]:
         """List the sandbox ids beside a target's record, dead ones too; one read of a folder on tmpfs."""
-        return shim.sandbox_ids(self._root, target)
+        return discovery.sandbox_ids(self._root, target)
 
     async def live(self, target: str) -> list[Sandbox]:
-        """List the live sandboxes that use a target; none is no proof that no guest does (runtime-rs)."""
+        """List the live sandboxes that use a target; none is no proof that no guest does."""
         return await self._sandboxes.live(target)
+
+    async def sighted(self, target: str) -> Sighting:
+        """Look who uses a target, and say what could not be looked at."""
+        return await self._sandboxes.sighted(target)
 
     async def stats(self, target: str) -> GuestStats | None:
         """Ask the guest how full a target's volume is.
 
         `None` means that nobody could be asked: no record, no live sandbox, or no shim that can tell.
         """
-        if self._shim_client is None or not (record := await self.read(target)):
+        try:
+            return await self.ask_stats(target)
+        except (NotFound, Unavailable) as error:
+            log.debug("no numbers from a guest", target=target, reason=error.message)
             return None
-        for sandbox in await self._sandboxes.live(target):
-            if stats := await self._shim_client.stats(sandbox, record.device):
-                return stats
-        return None
+
+    async def ask_stats(self, target: str) -> GuestStats:
+        """Do as `stats`, and say why when there is no answer.
+
+        Raises:
+            NotFound: there is no record.
+            Unavailable: no live sandbox is known, or none of their shims can tell.
+        """
+        if (record := await self.read(target)) is None:
+            raise NotFound(f"{target}: has no record; see `katacsi direct-volume list`")
+        live = await self._sandboxes.live(target)
+        if self._shim_client is None or not live:
+            raise Unavailable(f"{target}: no live sandbox is known to use it; start its pod and retry")
+        return await guests.stats(self._shim_client, live, record.device)
 
     async def notify_resize(self, target: str, size_bytes: int) -> ResizeOutcome:
         """Tell the guest that uses a target's volume that the device has grown to `size_bytes`.
 
-        `DONE` only when every live sandbox says so. Stock Kata never does (`ResizeOutcome.UNSUPPORTED`), and
-        without a shim client none is asked.
+        `DONE` only when every live sandbox says so and no statistic speaks against it. Stock Kata never does
+        (`ResizeOutcome.UNSUPPORTED`), and without a shim client none is asked.
         """
+        resizing = await self.ask_resize(target, size_bytes)
+        if resizing.reasons:
+            log.info("a guest was not grown", target=target, reasons=resizing.reasons)
+        return resizing.outcome
+
+    async def ask_resize(self, target: str, size_bytes: int) -> Resizing:
+        """Do as `notify_resize`, and say why when it is not done."""
         live = await self._sandboxes.live(target)
         if not live:
-            return ResizeOutcome.NO_LIVE_SANDBOX
+            return Resizing(ResizeOutcome.NO_LIVE_SANDBOX)
         record = await self.read(target)
-        if record is None or (client := self._shim_client) is None:
-            return ResizeOutcome.UNSUPPORTED
-        asked = (client.resize(sandbox, record.device, size_bytes) for sandbox in live)
-        outcomes = set(await asyncio.gather(*asked))
-        return ResizeOutcome.DONE if outcomes == {ResizeOutcome.DONE} else ResizeOutcome.UNSUPPORTED
+        if record is None or self._shim_client is None:
+            return Resizing(ResizeOutcome.UNSUPPORTED)
+        return await guests.resize(self._shim_client, live, record.device, size_bytes)
 
 
 def _check(record: DirectVolumeRecord) -> None:

@@ -46,6 +46,9 @@ class Superblock:
     block_size: int
     clean: bool
     growth_step: int
+    inodes: int = 0
+    inodes_per_group: int = 0
+    log_bytes: int = 0
 
 
 class _Torn(Exception):
@@ -101,7 +104,7 @@ _EXT3_RO_COMPAT: Final = 0x1 | 0x2 | 0x4  # sparse_super, large_file, btree_dir
 
 
 def _ext(block: bytes) -> Superblock | None:
-    (blocks_low,) = struct.unpack_from("<I", block, 0x04)
+    inodes, blocks_low = struct.unpack_from("<II", block, 0x00)
     first_block, log_block_size, log_cluster_size = struct.unpack_from("<III", block, 0x14)
     blocks_per_group, _, inodes_per_group = struct.unpack_from("<III", block, 0x20)
     (state,) = struct.unpack_from("<H", block, 0x3A)
@@ -134,6 +137,8 @@ def _ext(block: bytes) -> Superblock | None:
         block_size=block_size,
         clean=state & 0x3 == 0x1 and not incompat & _NEEDS_RECOVERY,
         growth_step=step * block_size,
+        inodes=inodes,
+        inodes_per_group=inodes_per_group,
     )
 
 
@@ -179,7 +184,8 @@ _XFS_MINIMUM_AG_BLOCKS: Final = 64  # fs/xfs/libxfs/xfs_fs.h, XFS_MIN_AG_BLOCKS
 def _xfs(block: bytes) -> Superblock:
     (block_size,) = struct.unpack_from(">I", block, 4)
     (blocks,) = struct.unpack_from(">Q", block, 8)
-    ag_blocks, ag_count = struct.unpack_from(">II", block, 84)
+    (log_start,) = struct.unpack_from(">Q", block, 48)
+    ag_blocks, ag_count, _, log_blocks = struct.unpack_from(">IIII", block, 84)
     if not (512 <= block_size <= 65536 and (ag_count - 1) * ag_blocks < blocks <= ag_count * ag_blocks):
         raise ArithmeticError(f"{blocks} blocks in {ag_count} groups of {ag_blocks}")
     step = _XFS_MINIMUM_AG_BLOCKS if blocks % ag_blocks == 0 else 1
@@ -190,6 +196,7 @@ def _xfs(block: bytes) -> Superblock:
         block_size=block_size,
         clean=block[126] == 0,  # sb_inprogress
         growth_step=step * block_size,
+        log_bytes=log_blocks * block_size if log_start else 0,  # else it lies on another device
     )
 
 

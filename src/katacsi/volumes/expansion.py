@@ -161,11 +161,16 @@ class Expansion:
             volume = await set_facts(job.backend, job.volume, job.volume.facts.with_(pending_size=0))
             await self._direct_way.ensure_again(replace(job, volume=volume))
             return job.volume.size_bytes
-        await self._check_can_grow(job.volume, job.device)
-        if sandboxes := await self._context.writer.live(job.published.path):
-            return await self._by_guest(
-                job, wanted, ", ".join(f"sandbox {sandbox.id}" for sandbox in sandboxes)
-            )
+        sandboxes = await self._context.writer.live(job.published.path)
+        holders = ", ".join(f"sandbox {sandbox.id}" for sandbox in sandboxes)
+        try:
+            await self._check_can_grow(job.volume, job.device)
+        except Precondition:
+            if not await self._guest_can_grow(job):
+                raise
+            return await self._by_guest(job, wanted, holders)
+        if sandboxes:
+            return await self._by_guest(job, wanted, holders)
         # Without its record no pod can start with the volume; one that started before holds the device.
         await self._context.writer.remove(job.published.path)
         try:
@@ -182,6 +187,11 @@ class Expansion:
         finally:
             await self._hand_over_again(job)
         return size
+
+    async def _guest_can_grow(self, job: Job) -> bool:
+        """Whether a guest's runtime can resize: one that can does so with the size that is there already."""
+        outcome = await self._context.writer.notify_resize(job.published.path, job.device.size_bytes)
+        return outcome is ResizeOutcome.DONE
 
     async def _by_guest(self, job: Job, wanted: int, holders: str) -> int:
         size = await self._grow_device(job.backend, job.volume, wanted)

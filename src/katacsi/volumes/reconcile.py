@@ -47,7 +47,8 @@ async def _abandoned(context: Context, published: Published) -> bool:
     """Whether the pod's directory is gone and no sandbox lives: nobody will ever unpublish this."""
     if await off_loop(Path(published.path).parent.exists):
         return False
-    return not await context.writer.live(published.path)
+    seen = await context.writer.sighted(published.path)
+    return not seen.live and not seen.doubts
 
 
 async def _take_back_if_abandoned(context: Context, publishing: Publishing, published: Published) -> None:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
+
+from katacsi.cli import guests
+from katacsi.directvolume.sandboxes import Sandboxes
+from support.shims import Agent, AgentError, GoShim, Numbers, in_thread
 
 TARGET = "/var/lib/kubelet/pods/p/volumes/kubernetes.io~csi/pvc-1/mount"
 GOOD = '{"volume-type":"directvol","device":"/dev/vda","fstype":"ext4"}'
@@ -103,11 +111,11 @@ def test_add_refuses_what_a_runtime_would_misread(add, root, mount_info, named):
     ["", "relative/path", "/", "/a/../b", "/" + "x" * 189],
     ids=["empty", "relative", "root", "..", "long"],
 )
-@pytest.mark.parametrize("command", ["add", "remove", "show"])
+@pytest.mark.parametrize("command", ["add", "remove", "show", "stats", "resize"])
 def test_paths_that_kata_could_not_look_up_are_refused(run, root, command, target):
     """A bad path is exit code 1 and touches no other record; "" would be the root of all of them."""
     run("direct-volume", "add", "--root", root, "--volume-path", TARGET, "--mount-info", GOOD)
-    extra = ("--mount-info", GOOD) if command == "add" else ()
+    extra = {"add": ("--mount-info", GOOD), "resize": ("--size", 1)}.get(command, ())
     result = run("direct-volume", command, "--root", root, "--volume-path", target, *extra)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: target_path")
@@ -178,3 +186,137 @@ def test_the_root_comes_from_a_configuration(add, run, root, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(f"direct_volume_root: {root}\n")
     assert TARGET in run("direct-volume", "list", "--config", config).stdout
+
+
+# -- asking guests -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(tmp_path):
+    """A device that is there, and on which the host sees nothing."""
+    path = tmp_path / "device"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+@pytest.fixture
+def guest(add, root, device, monkeypatch):
+    """A record, and a way to serve its guest's agent by a Go shim; places of the test only."""
+    add(GOOD.replace("/dev/vda", str(device)))
+    with tempfile.TemporaryDirectory(prefix="kcs", dir="/tmp") as folder:
+        places = {"go_sockets": Path(folder), "rust_sockets": Path(folder, "none"), "places": ()}
+        monkeypatch.setattr(guests, "Sandboxes", functools.partial(Sandboxes, **places))
+
+        def serve(agent, sandbox="sandbox-1"):
+            (file_of(root).parent / sandbox).touch()
+            return in_thread(
+                GoShim(Path(folder, sandbox, "shim-monitor.sock"), agent, {str(device): "/guest"})
+            )
+
+        yield serve
+
+
+@pytest.fixture
+def ask(run, root):
+    """Call a command for the target."""
+    return lambda command, *more: run(
+        "direct-volume", command, "--root", root, "--volume-path", TARGET, *more
+    )
+
+
+HALF_FULL = Numbers(1 << 20, 1 << 19, 100, 60)
+
+
+def test_stats_are_the_guest_s(guest, ask):
+    """A table for people; for programs the form that kata-runtime prints."""
+    with guest(Agent(stats=lambda _: HALF_FULL)):
+        table, data = ask("stats"), ask("stats", "-o", "json")
+    assert [line.split() for line in table.stdout.splitlines()] == [
+        ["UNIT", "TOTAL", "USED", "AVAILABLE"],
+        ["bytes", "1048576", "524288", "524288"],
+        ["inodes", "100", "40", "60"],
+    ]
+    assert json.loads(data.stdout) == {
+        "usage": [
+            {"total": 1 << 20, "used": 1 << 19, "available": 1 << 19, "unit": 1},
+            {"total": 100, "used": 40, "available": 60, "unit": 2},
+        ]
+    }
+
+
+def test_stats_that_nobody_can_give_are_exit_code_1(guest, ask, root):
+    """kata-runtime prints the shim's error and succeeds; here stdout is empty and stderr has the reason."""
+    with guest(Agent()):
+        result = ask("stats")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "sandbox sandbox-1 (go): answered 500: rpc error: code = Internal" in result.stderr
+    result = ask("stats")
+    assert result.exit_code == 1
+    assert "no live sandbox" in result.stderr
+
+
+def test_stats_of_the_living_sandbox(guest, ask, root):
+    """kata-runtime takes the first id that it finds and fails on a dead one; here the living one answers."""
+    (file_of(root).parent / "a-dead-one").touch()
+    with guest(Agent(stats=lambda _: HALF_FULL)):
+        assert ask("stats").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["stats", "resize"])
+def test_asking_without_a_record_is_exit_code_1(run, root, command):
+    """There is nobody to ask about."""
+    extra = ("--size", 1) if command == "resize" else ()
+    result = run("direct-volume", command, "--root", root, "--volume-path", TARGET, *extra)
+    assert result.exit_code == 1
+    assert "has no record" in result.stderr
+
+
+def test_resize_is_what_the_guest_does(guest, ask):
+    """The agent gets the bytes; nothing is printed."""
+    agent = Agent(stats=lambda _: HALF_FULL, resize=lambda *_: None)
+    with guest(agent):
+        result = ask("resize", "--size", 1 << 20)
+    assert (result.exit_code, result.output) == (0, "")
+    assert ("resize", "/guest", 1 << 20) in agent.asked
+
+
+def test_resize_does_not_tell_a_guest_of_bytes_that_are_not_there(guest, ask, device):
+    """The device has to have grown before."""
+    subprocess.run(["mkfs.ext4", "-q", device], check=True)
+    agent = Agent(resize=lambda *_: None)
+    with guest(agent):
+        result = ask("resize", "--size", (1 << 20) + 1)
+    assert result.exit_code == 1
+    assert "has 1048576 bytes; grow it first" in result.stderr
+    assert agent.asked == []
+
+
+def test_resize_by_stock_kata_is_exit_code_1(guest, ask):
+    """No release can: the reason and the remedy are told."""
+    with guest(Agent(stats=lambda _: HALF_FULL)):
+        result = ask("resize", "--size", 4096)
+    assert result.exit_code == 1
+    assert "resize_volume is not implemented" in result.stderr
+    assert "restart the pod" in result.stderr
+    result = ask("resize", "--size", 4096)
+    assert result.exit_code == 1
+    assert "no live sandbox" in result.stderr
+
+
+def test_resize_that_is_not_known_is_exit_code_1(guest, ask):
+    """A guest that fails in some other way may have grown or not; that is said."""
+
+    def fails(*_):
+        raise AgentError("Internal", "resize2fs: exit code 1")
+
+    with guest(Agent(stats=lambda _: HALF_FULL, resize=fails)):
+        result = ask("resize", "--size", 4096)
+    assert result.exit_code == 1
+    assert "whether it has grown is not known" in result.stderr
+    assert "resize2fs: exit code 1" in result.stderr
+
+
+@pytest.mark.parametrize("size", ["8Gi", "0", "-1", str(1 << 64), "1.5"])
+def test_resize_takes_bytes(ask, size):
+    """A size that is no count of bytes is bad usage."""
+    assert ask("resize", "--size", size).exit_code == 2

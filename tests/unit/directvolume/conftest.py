@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from katacsi.directvolume.shim import Sandboxes
 from katacsi.directvolume.writer import DirectVolumeWriter
+from support.shims import Places
 
 POD = "/var/lib/kubelet/pods/1202b4c1-e87f-4f0d-8624-52500f3ab94b/volumes/kubernetes.io~csi"
 
@@ -25,12 +25,11 @@ def root(tmp_path):
     return tmp_path / "kata" / "direct-volumes"
 
 
-class Shims:
+class Shims(Places):
     """Shims of both runtimes that accept connections, and dead ones."""
 
     def __init__(self, folder, stack):
-        self.go = folder / "g"
-        self.rust = folder / "r"
+        super().__init__(folder)
         self._stack = stack
 
     async def start(self, sandbox_id, *, folder=None):
@@ -48,7 +47,7 @@ class Shims:
 
     def _socket(self, sandbox_id, folder):
         path = (folder or self.go) / sandbox_id / "shim-monitor.sock"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
@@ -63,7 +62,7 @@ async def shims():
 @pytest.fixture
 def sandboxes(root, shims):
     """Discovery that looks at these shims only."""
-    return Sandboxes(root, go_sockets=shims.go, rust_sockets=shims.rust, timeout_s=2)
+    return shims.sandboxes(root)
 
 
 @pytest.fixture

@@ -11,10 +11,18 @@ from katacsi.directvolume.names import RECORD_FILE, decoded, entry_name, tempora
 from katacsi.directvolume.record import DirectVolumeRecord
 from katacsi.directvolume.shim import GuestStats, ResizeOutcome
 from katacsi.directvolume.writer import DirectVolumeWriter
-from katacsi.errors import CorruptRecord, ForeignContent, HostError, InvalidRequest, VolumeInUse
+from katacsi.errors import (
+    CorruptRecord,
+    ForeignContent,
+    HostError,
+    InvalidRequest,
+    Unavailable,
+    Unsupported,
+    VolumeInUse,
+)
 from katacsi.host import files
 
-RECORD = DirectVolumeRecord("/dev/loop7", "ext4", ("noatime",), 1000, "OnRootMismatch")
+RECORD = DirectVolumeRecord("/dev/katacsi", "ext4", ("noatime",), 1000, "OnRootMismatch")
 OTHER = DirectVolumeRecord("/dev/loop8", "xfs")
 STATS = GuestStats(100, 60, 40, 10, 6, 4)
 
@@ -313,11 +321,14 @@ class ScriptedShim:
 
     async def stats(self, sandbox, device):
         self.asked.append((sandbox.id, device))
+        if self._stats is None:
+            raise Unavailable("no numbers")
         return self._stats
 
     async def resize(self, sandbox, device, size_bytes):
         self.asked.append((sandbox.id, device, size_bytes))
-        return self._resized[sandbox.id]
+        if error := self._resized[sandbox.id]:
+            raise error
 
 
 async def test_without_a_live_sandbox_nobody_is_asked(root, sandboxes, shims, entry, target):
@@ -345,23 +356,30 @@ async def test_without_a_client_no_resize_is_claimed(writer, shims, entry, targe
 
 async def test_a_shim_is_asked_by_the_device_of_the_record(root, sandboxes, shims, entry, target):
     """Kata compares the device with the text it read when the container started."""
-    client = ScriptedShim(STATS, {"sb": ResizeOutcome.DONE})
+    client = ScriptedShim(STATS, {"sb": None})
     writer = DirectVolumeWriter(root, sandboxes=sandboxes, shim_client=client)
     await writer.add(target, RECORD)
     (entry / "sb").touch()
     await shims.start("sb")
     assert await writer.stats(target) == STATS
     assert await writer.notify_resize(target, 5) is ResizeOutcome.DONE
-    assert client.asked == [("sb", "/dev/loop7"), ("sb", "/dev/loop7", 5)]
+    question, change = ("sb", "/dev/katacsi"), ("sb", "/dev/katacsi", 5)
+    assert client.asked == [question, question, change, question]
 
 
 @pytest.mark.gate("expand-never-lies")
-async def test_one_guest_that_did_not_grow_is_enough(root, sandboxes, shims, entry, target):
+@pytest.mark.parametrize(
+    ("refusal", "outcome"),
+    [(Unsupported("no"), ResizeOutcome.UNSUPPORTED), (Unavailable("?"), ResizeOutcome.UNKNOWN)],
+)
+async def test_one_guest_that_did_not_grow_is_enough(root, shims, target, refusal, outcome):
     """With two live sandboxes, done means that both have the new size."""
-    outcomes = {"a": ResizeOutcome.DONE, "b": ResizeOutcome.UNSUPPORTED}
-    writer = DirectVolumeWriter(root, sandboxes=sandboxes, shim_client=ScriptedShim(None, outcomes))
+    outcomes = {"a": None, "b": refusal}
+    writer = DirectVolumeWriter(
+        root, sandboxes=shims.sandboxes(root), shim_client=ScriptedShim(None, outcomes)
+    )
     await writer.add(target, RECORD)
     for sandbox_id in outcomes:
-        (entry / sandbox_id).touch()
+        (root / entry_name(target) / sandbox_id).touch()
         await shims.start(sandbox_id)
-    assert await writer.notify_resize(target, 5) is ResizeOutcome.UNSUPPORTED
+    assert await writer.notify_resize(target, 5) is outcome
