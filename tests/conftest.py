@@ -33,8 +33,9 @@ TIER_OF_FOLDER = {
     "sanity": "sanity",
     "crash": "crash",
     "lab": "lab",
+    "guest": "guest",
 }
-ROOT_TIERS = {"host", "sanity", "crash"}
+ROOT_TIERS = {"host", "sanity", "crash", "guest"}
 
 GATES = pytest.StashKey[dict[str, list[str]]]()
 

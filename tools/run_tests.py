@@ -36,7 +36,7 @@ CHECKS: tuple[tuple[str, ...], ...] = (
     ("mypy",),
     ("lint-imports", "--no-logo"),
     ("python", "tools/generate.py", "--check"),
-    ("bash", "-n", "tools/bootstrap.sh", "tools/lab_init.sh", ".ci/run"),
+    ("bash", "-n", "tools/bootstrap.sh", "tools/lab_init.sh", "tools/guest_init.sh", ".ci/run"),
 )
 
 
@@ -74,6 +74,13 @@ TIERS = (
         "real device-mapper, in a machine of its own (user-mode Linux)",
         ("lab",),
         programs=("csi-sanity",),
+        limit_s=1800,
+    ),
+    Tier(
+        "guest",
+        "volumes as a guest sees them: hot-plug, growth, power cuts (QEMU)",
+        ("guest",),
+        root=True,
         limit_s=1800,
     ),
 )

@@ -20,6 +20,7 @@ import structlog
 import katacsi
 from katacsi.backends import registry
 from katacsi.backends.api import PoolContext, Scope
+from katacsi.directvolume.handover import FileHandover, KataRuntimeHandover
 from katacsi.directvolume.sandboxes import Sandboxes
 from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
@@ -41,6 +42,7 @@ from katacsi.volumes.workflows import Workflows
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from katacsi.directvolume.handover import Handover
     from katacsi.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -91,6 +93,7 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
         )
     writer = DirectVolumeWriter(
         settings.direct_volume_root,
+        handover=_handover(settings),
         sandboxes=Sandboxes(settings.direct_volume_root),
         shim_client=HttpShimClient(
             observe=lambda dialect, outcome, seconds: metrics.shim_seconds.labels(dialect, outcome).observe(
@@ -108,6 +111,25 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
             metrics=metrics,
         )
     )
+
+
+def _handover(settings: Settings) -> Handover:
+    """Give what changes the records.
+
+    Raises:
+        SettingsError: it is a command that is not installed.
+    """
+    chosen = settings.direct_volume
+    if chosen.handover == "file":
+        return FileHandover(settings.direct_volume_root)
+    try:
+        command.require(chosen.kata_runtime)
+    except command.MissingTool as error:
+        raise SettingsError(
+            f"direct_volume.kata_runtime: {error.message}, or give its path, or set direct_volume.handover "
+            "to `file`"
+        ) from error
+    return KataRuntimeHandover(settings.direct_volume_root, chosen.kata_runtime)
 
 
 def socket_of(endpoint: str, base: Path) -> Path:

@@ -51,6 +51,20 @@ class KubeSettings(_Section):
     )
 
 
+class DirectVolumeSettings(_Section):
+    """How Kata is told of direct volumes."""
+
+    handover: Literal["file", "kata-runtime"] = Field(
+        default="file",
+        description="Who writes the records: `file` is katacsi itself, each record whole or not at all; "
+        "`kata-runtime` has the command `kata-runtime direct-volume` do it, which knows Kata's own "
+        "`direct_volume_root` only.",
+    )
+    kata_runtime: str = Field(
+        default="kata-runtime", min_length=1, description="That command: a name on the PATH, or a path."
+    )
+
+
 class LogSettings(_Section):
     """What the log looks like."""
 
@@ -96,6 +110,9 @@ class Settings(_Section):
     direct_volume_root: Path = Field(
         default=Path("/run/kata-containers/shared/direct-volumes"),
         description="Where the Kata runtimes look for direct-volume records.",
+    )
+    direct_volume: DirectVolumeSettings = Field(
+        default_factory=DirectVolumeSettings, description=DirectVolumeSettings.__doc__
     )
     state_directory: Path | None = Field(
         default=None,

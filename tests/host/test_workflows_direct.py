@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from katacsi.backends.api import FormatState
 from katacsi.directvolume.names import entry_name
 from katacsi.errors import (
     AlreadyExists,
@@ -94,15 +95,16 @@ async def test_flags_group_and_read_only_of_the_record(node, direct):
         ("0", "Always", None),
     ],
 )
-async def test_the_group_goes_to_the_guest_and_nowhere_else(node, direct, group, policy, metadata):
-    """The group is in the record's metadata by its policy; no host directory is given to it."""
+async def test_the_group_goes_to_the_guest_and_to_the_root(node, direct, group, policy, metadata):
+    """The group is in the record's metadata by its policy, and the volume's root belongs to it."""
     pvc = direct(
         mount_group=group, parameters={"katacsi.io/fs-group-change-policy": policy} if policy else {}
     )
     await pvc.up()
     assert node.record(pvc.target).get("metadata") == metadata
     with pvc.guest() as mounted:
-        assert mounted.stat().st_gid == 0
+        assert mounted.stat().st_gid == (4711 if metadata else 0)
+    assert pvc.target.parent.stat().st_gid == 0
     await pvc.down()
 
 
@@ -349,11 +351,29 @@ async def test_the_host_does_not_mount_what_a_guest_wrote(node, direct):
 async def test_a_read_only_guest_wrote_nothing(direct):
     """A volume that guests have only had read-only is still the host's to mount."""
     pvc = direct()
-    await pvc.up(read_only=True)
+    await pvc.create()
+    for_host, for_guests = {"katacsi.io/direct": "false"}, pvc.context
+    pvc.context = for_host
+    await pvc.stage()
+    pvc.context = for_guests
+    await pvc.publish(read_only=True)
     assert not (await pvc.facts()).guest_written
     await pvc.unpublish()
-    pvc.context = {"katacsi.io/direct": "false"}
+    pvc.context = for_host
     await pvc.publish()
+    await pvc.down()
+
+
+@pytest.mark.parametrize(("fs_type", "counts"), [("ext4", True), ("xfs", False)])
+async def test_what_is_made_for_guests_alone_counts_as_theirs(direct, fs_type, counts):
+    """With `direct: "true"` ext4 is the guests' from its mkfs on; xfs may yet need the host's kernel."""
+    pvc = direct(fs_type=fs_type, size=512 << 20)
+    await pvc.create()
+    await pvc.stage()
+    facts = await pvc.facts()
+    assert (facts.format, facts.guest_written) == (FormatState.FORMATTED, counts)
+    await pvc.publish()
+    assert (await pvc.facts()).guest_written
     await pvc.down()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,19 +9,17 @@ import structlog
 
 from katacsi.directvolume import guests
 from katacsi.directvolume import sandboxes as discovery
+from katacsi.directvolume.handover import FileHandover
 from katacsi.directvolume.names import (
     RECORD_FILE,
     decoded,
     is_temporary,
     target_entry_name,
-    temporary_entry_name,
 )
 from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
 from katacsi.directvolume.sandboxes import Sandboxes, Sighting
 from katacsi.directvolume.shim import GuestStats, ResizeOutcome, Resizing, Sandbox, ShimClient
 from katacsi.errors import (
-    CorruptRecord,
-    ForeignContent,
     HostError,
     InvalidRequest,
     KatacsiError,
@@ -35,14 +31,11 @@ from katacsi.host import files
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-log = structlog.get_logger(__name__)
+    from katacsi.directvolume.handover import Handover
 
-# What Kata's own Go code gives its folders and files: a record says which host device a guest gets.
-_FOLDER_MODE = 0o700
-_FILE_MODE = 0o600
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +67,19 @@ class DirectVolumeWriter:
         root: the root of the records, on tmpfs; it is made when missing.
         sandboxes: finds live sandboxes; by default at the places of stock Kata.
         shim_client: asks live shims; without one nothing is known from guests.
+        handover: who changes the records; by default this process.
     """
 
     def __init__(
-        self, root: Path, *, sandboxes: Sandboxes | None = None, shim_client: ShimClient | None = None
+        self,
+        root: Path,
+        *,
+        sandboxes: Sandboxes | None = None,
+        shim_client: ShimClient | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self._root = root
+        self._handover = handover or FileHandover(root)
         self._sandboxes = sandboxes or Sandboxes(root)
         self._shim_client = shim_client
 
@@ -95,21 +95,20 @@ class DirectVolumeWriter:
         """
         _check(record)
         data = record.to_json()
-        differs = await off_loop(_ensure_unless_other, self._root, target, data)
-        if not differs:
+        if not await self._handover.ensure_unless_other(target, data):
             return
         if live := await self._sandboxes.live(target):
             raise VolumeInUse(
                 f"{target}: sandbox {live[0].id} uses another direct-volume record; stop its pod first"
             )
-        await off_loop(_write, self._root, target, data)
+        await self._handover.replace(target, data)
 
     async def remove(self, target: str) -> bool:
         """Take a target's record away, with its sandbox ids; return whether there was anything.
 
         The record is not read: one that is torn goes as well.
         """
-        return await off_loop(_remove, self._root, target)
+        return await self._handover.remove(target)
 
     async def read(self, target: str) -> DirectVolumeRecord | None:
         """Read a target's record; `None` when there is none.
@@ -199,65 +198,6 @@ def _check(record: DirectVolumeRecord) -> None:
 
 
 # -- one hop off the event loop each -------------------------------------------------------------------
-
-
-def _ensure_unless_other(root: Path, target: str, data: bytes) -> bool:
-    """Write the record unless another one is there; return whether one is."""
-    path = root / target_entry_name(target) / RECORD_FILE
-    present = files.read(path)
-    if present is None:
-        _write(root, target, data)
-        return False
-    if present == data:
-        return False
-    with contextlib.suppress(CorruptRecord):  # a torn one is ours to replace: nobody else writes this target
-        other = DirectVolumeRecord.from_json(present, path)
-        if other.volume_type != VOLUME_TYPE:
-            raise ForeignContent(
-                f"{path}: there is a record of type {other.volume_type!r}, which katacsi does not write; "
-                "find out whose it is, and remove it"
-            )
-    return True
-
-
-def _write(root: Path, target: str, data: bytes) -> None:
-    files.ensure_directory(root, _FOLDER_MODE)
-    # The kubelet makes a missing hostPath 0755. Write access to a record is access to any host device.
-    if root.stat().st_mode & 0o077:
-        root.chmod(_FOLDER_MODE)
-    entry = root / target_entry_name(target)
-    with _temporary_folder(root, target) as temporary:
-        files.ensure_directory(entry, _FOLDER_MODE)
-        try:
-            files.write_atomically_via(
-                entry / RECORD_FILE, data, temporary_directory=temporary, mode=_FILE_MODE
-            )
-        except BaseException:
-            # runtime-rs fails every container of a target that has a folder without a record. With anything
-            # in it the folder was there before, and stays.
-            with contextlib.suppress(HostError):
-                files.ensure_directory_absent(entry)
-            raise
-
-
-@contextlib.contextmanager
-def _temporary_folder(root: Path, target: str) -> Iterator[Path]:
-    folder = root / temporary_entry_name(target)
-    files.ensure_directory(folder, _FOLDER_MODE)
-    try:
-        yield folder
-    finally:
-        files.remove_tree(folder)  # with what a crash left there before
-
-
-def _remove(root: Path, target: str) -> bool:
-    entry = root / target_entry_name(target)
-    files.remove_tree(root / temporary_entry_name(target))
-    if not os.path.lexists(entry):
-        return False
-    files.ensure_absent(entry / RECORD_FILE)  # first: what a crash leaves must not be found by Kata
-    files.remove_tree(entry)
-    return True
 
 
 def _read(root: Path, target: str) -> DirectVolumeRecord | None:

@@ -44,6 +44,7 @@ PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "blkid": "util-linux",
         "btrfstune": "btrfs-progs",
+        "debugfs": "e2fsprogs",
         "e2fsck": "e2fsprogs",
         "iscsiadm": "open-iscsi",
         "kata-runtime": "kata-containers",
@@ -55,6 +56,8 @@ PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
         "targetcli": "targetcli-fb",
         "tgtadm": "tgt",
         "tune2fs": "e2fsprogs",
+        "xfs_db": "xfsprogs",
+        "xfs_logprint": "xfsprogs",
     }
 )
 
@@ -115,6 +118,18 @@ def observe(observer: Observer) -> None:
     """Have each command's end told: the tool, `ok` or `failed`, and its seconds. One observer a process."""
     global _observer  # noqa: PLW0603 -- commands are run from everywhere, and counted in one place
     _observer = observer
+
+
+def require(tool: str) -> None:
+    """Make sure that a tool is installed, before it is needed.
+
+    Raises:
+        MissingTool: it is not.
+    """
+    try:
+        _find(tool, ENVIRONMENT["PATH"])
+    except FileNotFoundError as error:
+        raise MissingTool(tool) from error
 
 
 async def run(

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import structlog
+
 from katacsi.directvolume import guard, names
 from katacsi.directvolume.record import DirectVolumeRecord, clean_options
-from katacsi.errors import Precondition, VolumeInUse
+from katacsi.errors import KatacsiError, Precondition, VolumeInUse
 from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
+from katacsi.host.rootgroup import ensure_root_group, has_root_group
 from katacsi.volumes import capabilities
 from katacsi.volumes.formatting import set_facts
 from katacsi.volumes.undo import Undo
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from katacsi.volumes.growing import Growing
     from katacsi.volumes.publish_state import PublishState
     from katacsi.volumes.ways import Job
+
+log = structlog.get_logger(__name__)
 
 
 class DirectWay:
@@ -58,6 +63,8 @@ class DirectWay:
         await off_loop(_take_off_host, job)
         if job.volume.facts.pending_size:
             job = replace(job, volume=await self._growing.tolerant(job.backend, job.volume, job.device))
+        if record.fs_group is not None:
+            await _give_root_to_group(job, record.fs_group)
         await self._hand_over(job, record, undo)
 
     async def ensure_again(self, job: Job) -> None:
@@ -106,6 +113,28 @@ def record_of(job: Job) -> DirectVolumeRecord:
         fs_group=group,
         fs_group_change_policy=job.published.fs_group_change_policy if group else "",
     )
+
+
+async def _give_root_to_group(job: Job, gid: int) -> None:
+    """Let the pod's group write into the volume: runtime-rs does not look at the record's metadata.
+
+    The Go runtime does, and would do more, so a volume that has to stay as it is still goes to its pod.
+    """
+    device, policy = job.device.path, job.published.fs_group_change_policy
+    try:
+        if await has_root_group(device, gid, policy):
+            return
+        if holders := await off_loop(block.holders, device):
+            raise VolumeInUse(f"{device}: is held by {holders[0]}")
+        if await ensure_root_group(device, gid, policy):
+            log.info("root directory given to the pod's group", volume=str(job.volume.id), group=gid)
+    except KatacsiError as error:
+        log.warning(
+            "the pod's group is left to its runtime, and runtime-rs does not apply it",
+            volume=str(job.volume.id),
+            group=gid,
+            error=error.message,
+        )
 
 
 def _take_off_host(job: Job) -> None:
