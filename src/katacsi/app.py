@@ -93,7 +93,7 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
         )
     writer = DirectVolumeWriter(
         settings.direct_volume_root,
-        handover=_handover(settings),
+        handover=handover_of(settings),
         sandboxes=Sandboxes(settings.direct_volume_root),
         shim_client=HttpShimClient(
             observe=lambda dialect, outcome, seconds: metrics.shim_seconds.labels(dialect, outcome).observe(
@@ -113,7 +113,7 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
     )
 
 
-def _handover(settings: Settings) -> Handover:
+def handover_of(settings: Settings) -> Handover:
     """Give what changes the records.
 
     Raises:

@@ -1,8 +1,8 @@
 """Kata's record of one direct-assigned volume: its fields, its byte form, and what may be in it.
 
 The bytes are those of Go's encoding/json for Kata's `MountInfo`; reading keeps to the stricter of the two
-runtimes (serde in runtime-rs), so a record that parses here is accepted by both. Source: kata-containers,
-runtime/pkg/direct-volume/utils.go and libs/kata-types/src/mount.rs.
+runtimes (serde in runtime-rs), so a record that parses here means the same to both. Source: kata-containers,
+runtime/pkg/direct-volume/utils.go and libs/kata-types/src/mount.rs; tools/kata_vectors.py asks them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class DirectVolumeRecord:
 
     @classmethod
     def from_json(cls, data: bytes, path: Path | str) -> Self:
-        """Read a record as runtime-rs does; unknown keys are allowed, and dropped.
+        """Read a record as runtime-rs does, where Go's package reads the same; unknown keys are dropped.
 
         Raises:
             CorruptRecord: the bytes are no record; the message names `path` and what is wrong.
@@ -144,6 +144,9 @@ class DirectVolumeRecord:
 
 # encoding/json keeps its output safe within HTML and JavaScript.
 _GO_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "&<>\u2028\u2029"}
+
+
+_KEYS = ("volume-type", "device", "fstype", "metadata", "options")
 
 
 class _Object(list[tuple[str, Any]]):
@@ -186,7 +189,9 @@ class _Reader:
     def _known(self, record: _Object) -> dict[str, Any]:
         known: dict[str, Any] = {}
         for key, value in record:
-            if key not in ("volume-type", "device", "fstype", "metadata", "options"):
+            if key not in _KEYS:
+                if key.casefold() in _KEYS:  # Go would take it for the key, and runtime-rs ignores it
+                    self._refuse(f'has "{key}", which only one of the runtimes takes for "{key.casefold()}"')
                 continue
             if key in known:
                 self._refuse(f'has "{key}" twice')

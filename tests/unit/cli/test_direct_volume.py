@@ -70,10 +70,10 @@ def test_add_leaves_out_options_that_break_the_guests_mount(add, root):
 
 def test_add_points_out_a_mistyped_key(add, root):
     """The keys of older documents are no error to Kata, and not read: a warning names the right one."""
-    result = add(GOOD[:-1] + ',"mount_options":["ro"],"Options":["ro"]}')
+    result = add(GOOD[:-1] + ',"mount_options":["ro"],"volume_type":"block"}')
     assert result.exit_code == 0
     assert "key 'mount_options' left out" in result.stderr
-    assert "is 'options' meant?" in result.stderr
+    assert "is 'volume-type' meant?" in result.stderr
     assert file_of(root).read_text() == GOOD
 
 
@@ -83,6 +83,7 @@ def test_add_points_out_a_mistyped_key(add, root):
         ("", "is empty"),
         ("{", "is not JSON"),
         ("[]", "is not a JSON object"),
+        (GOOD[:-1] + ',"Options":["ro"]}', 'has "Options"'),
         (GOOD + "x", "is not JSON"),
         (GOOD.replace('"fstype":"ext4"', '"fs_type":"ext4"'), 'has no "fstype"'),
         (GOOD[:-1] + ',"metadata":null}', '"metadata"'),

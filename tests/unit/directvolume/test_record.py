@@ -94,7 +94,7 @@ def having(**changes):
         (without("fstype"), 'has no "fstype"'),
         (having(device=None), '"device" that is no string'),
         (having(fstype=4), '"fstype" that is no string'),
-        (without("device").replace("{", '{"Device":"/dev/x",', 1), 'has no "device"'),
+        (without("device").replace("{", '{"Device":"/dev/x",', 1), 'has "Device"'),
         (having().replace("{", '{"device":"/dev/y",', 1), 'has "device" twice'),
         (having(metadata=None), '"metadata" that is no object of strings'),
         (having(metadata="{}"), '"metadata" that is no object of strings'),
