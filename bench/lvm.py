@@ -1,119 +1,244 @@
 #!/usr/bin/env python3
-"""Measure the lvm backend on real device-mapper, beside the same LVM commands run bare.
+"""Measure `katacsi serve` with lvm pools on real device-mapper, beside the same LVM commands run bare.
 
-    python tools/lab.py run --disk 2G --disk 2G -- .venv/bin/python bench/lvm.py
+    python tools/lab.py run --disk 4G --disk 4G --disk 4G --timeout 1800 -- .venv/bin/python bench/lvm.py
+    … bench/lvm.py --quick     # few rounds: whether it works, not how fast
 
-A round is create, attach, detach, delete. The floor are the commands that such a volume needs in any case:
-make it, deactivate it, mark it ready, activate and deactivate it for use, remove it. One line for each kind:
-milliseconds of both, and their ratio. Then what lists and capacity cost with 10 and with 100 LVs.
+Its disks are /dev/ubdb and /dev/ubdc; /dev/ubda is for files. A lifecycle is what the other benchmark calls
+so: CreateVolume, stage, publish, unpublish, unstage, DeleteVolume of one 64 MiB ext4 volume in direct mode.
+The floor is what such a volume needs of LVM and mkfs in any case. The two take turns, so that whatever else
+the machine does slows both; a ratio is the median of the turns' ratios. Then: what ListVolumes and
+GetCapacity cost with few and with many LVs, and how many commands are forked for them. docs/benchmarks.md
+says what came out.
 """
 
 from __future__ import annotations
 
-import asyncio
-import statistics
+import argparse
+import os
+import re
 import subprocess
+import sys
 import time
+import urllib.request
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
-from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
-from katacsi.backends.lvm import LvmBackend, LvmSettings, group
+import load
+import servers
+from client import TREE, Messages
+
+from katacsi.backends.lvm import LvmSettings
 from katacsi.backends.lvm.commands import configuration, environment
-from katacsi.host import command
+from katacsi.backends.lvm.group import FRESH_S
 
-ROUNDS = 15
-SIZE = 16 << 20
-DISKS = ("/dev/ubda", "/dev/ubdb")
-SETTINGS = {
-    "linear": LvmSettings(volume_group="bench", devices=DISKS),
-    "thin": LvmSettings(volume_group="bench", devices=DISKS, thin_pool="thin"),
-}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VG = "bench"
+DISKS = ("/dev/ubdb", "/dev/ubdc")
+SIZE = load.SIZE
+METRICS = "127.0.0.1:9809"
+UUID = "6b1f2a52-0e5c-4c8e-9a53-000000000001"
 MAKING = {
-    "linear": ["--type", "linear", "-l", "4", "-Zn", "-Wn", "-ay", "-K", "bench"],
-    "thin": ["--type", "thin", "-V", f"{SIZE}b", "--thinpool", "thin", "-an", "bench"],
+    "linear": ["--type", "linear", "-L", f"{SIZE}b", "-Zn", "-Wn", "-ay", "-K", VG],
+    "thin": ["--type", "thin", "-V", f"{SIZE}b", "--thinpool", "thin", "-an", VG],
 }
+#: How many commands `floor` runs.
+FLOOR = {"linear": 9, "thin": 6}
+SETTINGS = LvmSettings(volume_group=VG, devices=DISKS)
+UDEV = "DM_DISABLE_UDEV" not in os.environ
+LVM = ["/usr/sbin/lvm"]
+CONFIGURATION = configuration(SETTINGS, udev=UDEV)
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment(SETTINGS)}
 
-#: One entry for each command that katacsi ran.
-forked: list[str] = []
+
+def run(*argv: str) -> None:
+    """Run a command bare."""
+    subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
 def lvm(*words: str) -> None:
-    """Run LVM bare, with the same configuration."""
-    settings = SETTINGS["linear"]
-    argv = ["/usr/sbin/lvm", *words, "--config", configuration(settings, udev=True)]
-    subprocess.run(
-        argv, env={"PATH": "/usr/sbin:/sbin", **environment(settings)}, check=True, capture_output=True
-    )
+    """Run LVM bare, with the configuration that katacsi gives it."""
+    run(*LVM, *words, "--config", CONFIGURATION)
 
 
 def floor(kind: str) -> None:
     """Run what a volume needs in any case."""
+    device = f"/dev/mapper/{VG}-bare"
     lvm("lvcreate", "--yes", "-n", "bare", "-ky", "--addtag", "state=creating", *MAKING[kind])
     if kind == "linear":
-        lvm("lvchange", "-an", "bench/bare")
-        lvm("lvchange", "--deltag", "state=creating", "--addtag", "state=ready", "bench/bare")
-    lvm("lvchange", "-ay", "-K", "bench/bare")
-    lvm("lvchange", "-an", "bench/bare")
-    lvm("lvremove", "--yes", "bench/bare")
+        run("blkdiscard", "--zeroout", device)
+        lvm("lvchange", "-an", f"{VG}/bare")
+        lvm("lvchange", "--deltag", "state=creating", "--addtag", "state=ready", f"{VG}/bare")
+    lvm("lvchange", "-ay", "-K", f"{VG}/bare")
+    run("mkfs.ext4", "-q", "-F", "-U", UUID, "-E", "nodiscard", device)
+    lvm("lvchange", "--addtag", "formatted", f"{VG}/bare")
+    lvm("lvchange", "-an", f"{VG}/bare")
+    lvm("lvremove", "--yes", f"{VG}/bare")
 
 
-async def ours(pool: LvmBackend, number: int) -> None:
-    """Do the same through the backend."""
-    volume = await pool.create(CreateRequest(f"pvc-{number}", SizeRange(SIZE)))
-    await pool.attach(volume.id, {}, {})
-    await pool.detach(volume.id)
-    await pool.delete(volume.id)
+def server(home: Path, kind: str) -> servers.Server:
+    """Prepare katacsi with an lvm pool; its folders are made anew."""
+    for part in ("kubelet", "run"):
+        (home / kind / part).mkdir(parents=True)
+    pool = f"backend: lvm, volume_group: {VG}, devices: [{', '.join(DISKS)}], overprovision_ratio: 1000"
+    config = home / kind / "config.yaml"
+    config.write_text(
+        "driver_name: bench.katacsi.io\nkube: {enabled: false}\n"
+        f"metrics: {{address: '{METRICS}'}}\n"
+        f"direct_volume_root: {home}/{kind}/run/direct-volumes\nstate_directory: {home}/{kind}/run/state\n"
+        f"pools:\n  {kind}: {{{pool}{', thin_pool: thin' if kind == 'thin' else ''}}}\n"
+    )
+    socket = home / kind / "csi.sock"
+    serve = ["-m", "katacsi", "serve", "--config", str(config), "--endpoint", f"unix://{socket}"]
+    return servers.Server(
+        kind,
+        [sys.executable, *serve, "--node-id", "bench"],
+        socket,
+        home / kind / "log",
+        home / kind / "kubelet",
+        {"katacsi.io/direct": "true"},
+        {"PYTHONPATH": str(TREE / "src")},
+    )
 
 
-async def timed(call) -> float:  # type: ignore[no-untyped-def]
+def forked() -> dict[str, int]:
+    """Say how many commands of each tool the server has run."""
+    with urllib.request.urlopen(f"http://{METRICS}/metrics") as page:
+        text = page.read().decode()
+    counts: dict[str, int] = defaultdict(int)
+    for line in re.finditer(
+        r"^katacsi_host_command_duration_seconds_count\{(.*?)\} (\S+)", text, re.MULTILINE
+    ):
+        counts[re.search(r'tool="([^"]+)"', line[1])[1]] += int(float(line[2]))
+    return counts
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Give the milliseconds that a call takes."""
     started = time.perf_counter()
-    await call
-    return 1e3 * (time.perf_counter() - started)
+    call()
+    return 1000 * (time.perf_counter() - started)
 
 
-async def main() -> None:
-    """Measure, and print."""
-    run = command.run
+def lifecycles(home: Path, messages: Messages, kind: str, rounds: int) -> None:
+    """Compare lifecycles with the floor, and print a line."""
+    driver = server(home, kind)
+    driver.start()
+    ours, bare, commands = [], [], 0
+    steps: dict[str, list[float]] = defaultdict(list)
 
-    async def counted(argv, **options):  # type: ignore[no-untyped-def]
-        forked.append(argv[0])
-        return await run(argv, **options)
+    def life() -> None:
+        volume = load.Volume(driver, connection, messages, steps)
+        volume.create()
+        volume.use()
+        volume.delete()
 
-    command.run = counted
-    lvm("vgcreate", "--yes", "bench", *DISKS)
-    lvm("lvcreate", "--yes", "--type", "thin-pool", "-L", "512M", "-n", "thin", "bench")
-    for kind, settings in SETTINGS.items():
-        pool = LvmBackend(settings, PoolContext(kind, "bench.katacsi.io", "node-1"))
-        await pool.start()
-        rounds, bare = [], []
-        forked.clear()
-        for number in range(ROUNDS):
-            # In turns, so that whatever else the machine does slows both.
-            rounds.append(await timed(ours(pool, number)))
-            bare.append(await timed(asyncio.to_thread(floor, kind)))
-        mine, least = statistics.median(rounds), statistics.median(bare)
-        each = len(forked) / ROUNDS
-        print(f"{kind:7} {mine:7.0f} ms, bare {least:7.0f} ms, ratio {mine / least:.2f}, {each:.1f} commands")
-        await pool.close()
-    pool = LvmBackend(SETTINGS["thin"], PoolContext("thin", "bench.katacsi.io", "node-1"))
-    await pool.start()
+    with load.connected(driver) as connection:
+        life()  # warm
+        steps.clear()
+        before = forked()
+        for _ in range(rounds):
+            ours.append(timed(life))
+            bare.append(timed(lambda: floor(kind)))
+        after = forked()
+        commands = sum(after.values()) - sum(before.values())
+    driver.stop()
+    ratio = median(mine / least for mine, least in zip(ours, bare, strict=True))
+    print(
+        f"{kind:7} {median(ours):6.0f} ms, {commands / rounds:.1f} commands; bare {median(bare):6.0f} ms, "
+        f"{FLOOR[kind]} commands; {ratio:.2f} times the floor"
+    )
+    tools = ", ".join(f"{(after[tool] - before[tool]) / rounds:.1f} {tool}" for tool in sorted(after))
+    print(f"        of which {tools}")
+    for step, times in steps.items():
+        print(f"        {step:22} {1000 * median(times):6.0f} ms")
+
+
+def lists(home: Path, messages: Messages, sizes: tuple[int, ...]) -> None:
+    """Measure ListVolumes and GetCapacity with so many LVs, and print a line each."""
+    driver = server(home, "thin-lists")
+    config = home / "thin-lists" / "config.yaml"
+    config.write_text(config.read_text().replace("thin-lists: {", "thin: {thin_pool: thin, "))
+    calls = {
+        "ListVolumes": messages.ListVolumesRequest().SerializeToString(),
+        "GetCapacity": messages.GetCapacityRequest().SerializeToString(),
+    }
     made = 0
-    for target in (10, 100):
-        for number in range(made, target):
-            await pool.create(CreateRequest(f"pvc-{number}", SizeRange(4 << 20)))
-        made = target
-        for name, call in (
-            ("ListVolumes", lambda: pool.list("", 0)),
-            ("GetCapacity", lambda: pool.capacity({})),
-        ):
-            group.FRESH_S = 0
-            cold = [await timed(call()) for _ in range(10)]
-            group.FRESH_S = 5
-            warm = [await timed(call()) for _ in range(50)]
-            print(
-                f"{name} of {target} LVs: {statistics.median(cold):.0f} ms and 1 command, "
-                f"{statistics.median(warm):.2f} ms and none within 5 s"
-            )
-    await pool.close()
+    for size in sizes:
+        _make(home, range(made, size))
+        made = size
+        driver.start()
+        with load.connected(driver) as connection:
+            answer = connection.call("/csi.v1.Controller/ListVolumes", calls["ListVolumes"])
+            assert len(messages.ListVolumesResponse.FromString(answer).entries) == size
+            for name, message in calls.items():
+                method = f"/csi.v1.Controller/{name}"
+
+                def ask(method: str = method, message: bytes = message) -> float:
+                    return timed(lambda: connection.call(method, message))
+
+                cold, counts = [], [sum(forked().values())]
+                for _ in range(5):
+                    time.sleep(FRESH_S + 0.1)
+                    cold.append(ask())
+                counts.append(sum(forked().values()))
+                warm = [ask() for _ in range(100)]
+                counts.append(sum(forked().values()))
+                each = (counts[1] - counts[0]) / len(cold)
+                print(
+                    f"{name} of {size} LVs: {median(cold):.1f} ms, {each:.1f} commands; 100 times more: "
+                    f"{median(warm):.1f} ms each, {counts[2] - counts[1]} commands in all"
+                )
+        driver.stop()
+        print(f"bare lvs of {size} LVs: {median(timed(lambda: lvm('lvs', VG)) for _ in range(5)):.1f} ms")
 
 
-asyncio.run(main())
+def _make(home: Path, numbers: range) -> None:
+    """Make volumes as katacsi's own, by one LVM for all of them: making them is not what is measured."""
+    (home / "lvm.conf").write_text(CONFIGURATION)
+    lines = [
+        " ".join(
+            ["lvcreate", "--yes", "-n", f"kv-pvc-{number}", "-ky", *_tags(f"pvc-{number}"), *MAKING["thin"]]
+        )
+        for number in numbers
+    ]
+    environment = ENVIRONMENT | {"LVM_SYSTEM_DIR": str(home)}
+    words = "\n".join(lines) + "\n"
+    subprocess.run(LVM, input=words, env=environment, check=True, capture_output=True, text=True)
+
+
+def _tags(name: str) -> list[str]:
+    from katacsi.backends.lvm.tags import Kind, Record, State  # noqa: PLC0415 -- for this only
+
+    record = Record(
+        Kind.VOLUME, State.READY, "bench.katacsi.io", "thin", name, time.time(), layout="thin:1:0:1:0::thin"
+    )
+    return [word for tag in sorted(record.tags()) for word in ("--addtag", tag)]
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds, 10 and 30 LVs")
+    parser.add_argument("--rounds", type=int, default=15, help="lifecycles of each kind (15)")
+    asked = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)
+    home = Path("/mnt/bench")
+    home.mkdir()
+    run("mkfs.ext4", "-q", "/dev/ubda")
+    run("mount", "/dev/ubda", str(home))
+    messages = Messages()
+    lvm("vgcreate", "--yes", "--metadatasize", "16M", VG, *DISKS)
+    lvm("lvcreate", "--yes", "--type", "thin-pool", "-L", "1G", "-n", "thin", VG)
+    print("udev runs" if UDEV else "no udev")
+    for kind in MAKING:
+        lifecycles(home, messages, kind, 3 if asked.quick else asked.rounds)
+    lists(home, messages, (10, 30) if asked.quick else (10, 500))
+
+
+if __name__ == "__main__":
+    main()

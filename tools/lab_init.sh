@@ -3,8 +3,8 @@
 # lab= on the kernel's command line names the run's folder on the host: what to run goes in, the status comes out.
 #
 # It lays the unpacked packages and a RAM disk over the host's root, makes that the root, mounts what a machine
-# has mounted, starts udev, runs the command and powers off. Nothing it does can reach the host, but for the run's
-# folder and the folders to share.
+# has mounted, starts udev if it is to, runs the command and powers off. Nothing it does can reach the host, but
+# for the run's folder and the folders to share.
 set -u
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 
@@ -59,11 +59,13 @@ modprobe -a loop dm-mod
 mkdir -p /etc/lvm
 echo 'activation { monitoring = 0 }' >/etc/lvm/lvmlocal.conf
 
-# Without udev lvcreate waits for device nodes in vain.
-/lib/systemd/systemd-udevd --daemon
-udevadm trigger --type=subsystems --action=add
-udevadm trigger --type=devices --action=add --subsystem-match=block
-udevadm settle --timeout=20
+# Without udev lvcreate waits for device nodes in vain, unless DM_DISABLE_UDEV tells it to make them itself.
+if [ -n "$LAB_UDEV" ]; then
+    /lib/systemd/systemd-udevd --daemon
+    udevadm trigger --type=subsystems --action=add
+    udevadm trigger --type=devices --action=add --subsystem-match=block
+    udevadm settle --timeout=20
+fi
 
 for folder in "${LAB_SHARED[@]}"; do
     mkdir -p "$folder"

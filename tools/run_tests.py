@@ -74,7 +74,7 @@ TIERS = (
         "real device-mapper, in a machine of its own (user-mode Linux)",
         ("lab",),
         programs=("csi-sanity",),
-        limit_s=1800,
+        limit_s=2700,
     ),
     Tier(
         "guest",

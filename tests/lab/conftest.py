@@ -13,10 +13,6 @@ INSIDE = Path(__file__).resolve().parent / "inside"
 #: Set in the machine: where its reports go.
 REPORTS = os.environ.get("LAB_REPORTS")
 
-#: Tests of half an hour; the others of the tier take two minutes.
-LONG = ("test_lvm_conformance", "test_lvm_degraded", "test_lvm_sanity", "test_lvm_volumes")
-WHY_LONG = "takes half an hour in this machine: KATACSI_LAB=full make test TIER=lab"
-
 MACHINES = pytest.StashKey[lab_host.Machines]()
 WHY_NOT = pytest.StashKey[str]()
 
@@ -32,8 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _is_handed_over(item):
             item.add_marker(pytest.mark.timeout(0), append=False)
-        elif _is_left_out(item):
-            item.add_marker(pytest.mark.skip(reason=WHY_LONG))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,6 +51,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     return True
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how long each file took, and where."""
+    if MACHINES in config.stash:
+        terminalreporter.section("seconds in the lab's machines")
+        for file, (udev, seconds) in sorted(config.stash[MACHINES].seconds().items()):
+            terminalreporter.line(f"{seconds:7.1f}  {'udev   ' if udev else 'no udev'}  {file}")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the machines."""
     if MACHINES in session.config.stash:
@@ -64,8 +66,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _is_handed_over(item: pytest.Item) -> bool:
-    return not REPORTS and item.path.is_relative_to(INSIDE) and not _is_left_out(item)
-
-
-def _is_left_out(item: pytest.Item) -> bool:
-    return not REPORTS and item.path.name.startswith(LONG) and os.environ.get("KATACSI_LAB") != "full"
+    return not REPORTS and item.path.is_relative_to(INSIDE)

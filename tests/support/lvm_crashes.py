@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from katacsi.host import command
@@ -24,7 +26,7 @@ class Crash(BaseException):
 class Crashes:
     """Lets so many changing LVM commands happen; the next step of the process is not taken."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, activations: bool = False) -> None:
         self._left: int | None = None
         self._gone = False
         self.words: list[str] = []
@@ -33,8 +35,9 @@ class Crashes:
         async def counted(argv, **options):
             if self._gone:
                 raise Crash
-            # Activating is no commit: a crash before it is one after the former command.
-            changing = str(argv[0]).endswith("lvm") and argv[1] not in READING and argv[3] != "--activate"
+            changing = str(argv[0]).endswith("lvm") and argv[1] not in READING
+            # Activating is no commit: where nothing is real, a crash behind it is one before it.
+            changing = changing and (activations or argv[3] != "--activate")
             try:
                 return await run(argv, **options)
             finally:
@@ -69,6 +72,43 @@ async def bury(backend: LvmBackend) -> None:
     backend._group.close()
 
 
+@dataclass(frozen=True)
+class Case:
+    """A call that crashes: `prepare` makes what it needs, `call` is safe to repeat.
+
+    `check` looks at the outcome and cleans up; it is told where the crash was.
+    """
+
+    name: str
+    start: Callable[[], Awaitable[LvmBackend]]
+    prepare: Callable[[LvmBackend], Awaitable[object]]
+    call: Callable[[LvmBackend], Awaitable[object]]
+    check: Callable[[LvmBackend, str], Awaitable[object]]
+
+
+async def crash_after(crashes: Crashes, commands: int, case: Case) -> bool:
+    """Crash a call after so many commands, and repeat it; tell whether it had so many to crash after."""
+    backend = await case.start()
+    await case.prepare(backend)
+    crashes.arm(commands)
+    try:
+        await case.call(backend)
+    except Crash:
+        where = f"{case.name}, after command {commands}: {crashes.words[-1].split(' --config ')[0]}"
+    else:
+        crashes.disarm()
+        await case.check(backend, f"{case.name}, without a crash")
+        await bury(backend)
+        return False
+    await bury(backend)
+    crashes.disarm()
+    backend = await case.start()
+    await case.call(backend)
+    await case.check(backend, where)
+    await bury(backend)
+    return True
+
+
 async def at_each_command(
     crashes: Crashes,
     start: Callable[[], Awaitable[LvmBackend]],
@@ -76,29 +116,27 @@ async def at_each_command(
     call: Callable[[LvmBackend], Awaitable[object]],
     check: Callable[[LvmBackend, str], Awaitable[None]],
 ) -> int:
-    """Crash a call after its first command, its second …, and repeat it each time; give how often it crashed.
-
-    `prepare` makes what the call needs, `call` is safe to repeat, `check` looks at the outcome and cleans up;
-    it is told where the crash was.
-    """
+    """Crash a call after its first command, its second …, and repeat it each time; say how often."""
+    case = Case("", start, prepare, call, check)
     crashed = 0
-    while True:
-        backend = await start()
-        await prepare(backend)
-        crashes.arm(crashed + 1)
-        try:
-            await call(backend)
-        except Crash:
-            where = f"after command {crashed + 1}: {crashes.words[-1].split(' --config ')[0]}"
-        else:
-            crashes.disarm()
-            await check(backend, "without a crash")
-            await bury(backend)
-            return crashed
-        await bury(backend)
-        crashes.disarm()
+    while await crash_after(crashes, crashed + 1, case):
         crashed += 1
-        backend = await start()
-        await call(backend)
-        await check(backend, where)
-        await bury(backend)
+    return crashed
+
+
+async def at_each_command_of_some(crashes: Crashes, cases: list[Case]) -> dict[int, str]:
+    """Crash after the first command, the second …, each time in another case; say in which after which.
+
+    Which case it is, is chosen by lot, always the same. A case that has no such command any more is left out
+    from then on, so each step of the longest is crashed after once, and each case is run to its end.
+    """
+    lot = random.Random(len(cases))
+    left = list(cases)
+    crashed: dict[int, str] = {}
+    while left:
+        step, case = len(crashed) + 1, lot.choice(left)
+        if await crash_after(crashes, step, case):
+            crashed[step] = case.name
+        else:
+            left.remove(case)
+    return crashed

@@ -23,7 +23,7 @@ from katacsi.backends.lvm.devices import Devices
 from katacsi.backends.lvm.group import VolumeGroup
 from katacsi.backends.lvm.objects import Objects
 from katacsi.host import devicemapper
-from katacsi.host.devicemapper import Mapped
+from katacsi.host.devicemapper import Mapped, Target
 from support import blockdevices
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def _pretend(active: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     run, activate = VolumeGroup.run, VolumeGroup.activate
 
     async def mapped(self, lv, layer=""):
-        return Mapped(f"{VG}-{lv.name}", (253, 0), 0, False, ()) if lv.name in active else None
+        target = Target("linear", lv.size_bytes, "")
+        return Mapped(f"{VG}-{lv.name}", (253, 0), 0, False, (target,)) if lv.name in active else None
 
     async def pretend_run(self, *words):
         await run(self, *words)

@@ -6,6 +6,9 @@ import pytest
 
 from support import lvm_pools
 
+UDEV = False
+SECONDS = 140
+
 volume_group = pytest.fixture(lvm_pools.volume_group, scope="module", name="volume_group")
 
 

@@ -3,21 +3,109 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
+from katacsi.backends.api import CreateRequest, Facts, PoolContext, SizeRange
 from katacsi.backends.lvm import LvmBackend, LvmSettings
-from katacsi.errors import OutOfSpace
+from katacsi.errors import HostError, OutOfSpace
 from katacsi.model import MIB
 from katacsi.testing import blockio
 from support.real_lvm import VG, lvs, pull, pullable, run, wait_for
 
+SECONDS = 55
 DEVICES = ("/dev/ubd*", "/dev/mapper/pullable")
+SIZE = 48 * MIB
 
 
 def request(name, **parameters):
     return CreateRequest(name, SizeRange(40 * MIB), parameters)
+
+
+@contextlib.asynccontextmanager
+async def started(*disks):
+    """A pool on a group of disks, both gone afterwards."""
+    run("vgcreate", "--yes", VG, *disks)
+    settings = LvmSettings(volume_group=VG, devices=DEVICES)
+    pool = LvmBackend(settings, PoolContext("pool", "test.katacsi.io", "node-1"))
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+        run("vgreduce", "--removemissing", "--force", VG)
+        run("vgremove", "--force", "--yes", VG)
+
+
+def is_synced(lv):
+    return lambda: lvs(lv, "sync_percent")["sync_percent"] == "100.00"
+
+
+@pytest.mark.parametrize(("kind", "count"), [("raid5", 3), ("raid6", 5), ("raid10", 4)])
+async def test_a_volume_with_parity_or_copies_survives_a_lost_disk(disks, kind, count):
+    """It goes on, keeps what is written, says that it is degraded, and can be attached again."""
+    with pullable(disks[0]) as disk:
+        async with started(disk, *disks[1:count]) as pool:
+            volume = await pool.create(CreateRequest("a", SizeRange(SIZE), {"type": kind}))
+            device = await pool.attach(volume.id, {}, {})
+            await asyncio.to_thread(blockio.fill, device, b"k")
+            await asyncio.to_thread(wait_for, is_synced("kv-a"))
+            assert not (await pool.condition(volume.id)).abnormal
+            pull(disk)
+            await asyncio.to_thread(blockio.write, device, b"still")
+            pool._group._known = None
+            condition = await pool.condition(volume.id)
+            assert condition.abnormal
+            assert "still whole" in condition.message
+            await pool.detach(volume.id)
+            device = await pool.attach(volume.id, {}, {})
+            data = await asyncio.to_thread(blockio.read, device, volume.size_bytes)
+            assert data == b"still" + b"k" * (volume.size_bytes - 5)
+            await pool.detach(volume.id)
+            await pool.delete(volume.id)
+            assert await pool.get(volume.id) is None
+
+
+async def test_a_volume_without_copies_is_lost_with_a_disk_and_says_so(disks):
+    """A striped volume is abnormal and is not activated with holes; it is neither absent nor called whole."""
+    with pullable(disks[0]) as disk:
+        async with started(disk, disks[1]) as pool:
+            volume = await pool.create(CreateRequest("a", SizeRange(SIZE), {"type": "striped"}))
+            device = await pool.attach(volume.id, {}, {})
+            await asyncio.to_thread(blockio.fill, device, b"k")
+            pull(disk)
+            with pytest.raises(OSError, match="Input/output error"):
+                await asyncio.to_thread(blockio.read, device, volume.size_bytes)
+            pool._group._known = None
+            condition = await pool.condition(volume.id)
+            assert condition.abnormal
+            assert "bring the disk back" in condition.message
+            (listed,) = (await pool.list("", 0)).items
+            assert listed.condition.abnormal
+            await pool.detach(volume.id)
+            with pytest.raises(HostError):
+                await pool.attach(volume.id, {}, {})
+            assert await pool.get(volume.id) is not None
+
+
+async def test_a_group_that_lacks_a_disk_gives_no_room(disks):
+    """LVM makes nothing in it, so nothing is offered, and the error says what to do. The rest goes on."""
+    with pullable(disks[0]) as disk:
+        async with started(disks[1], disks[2], disk) as pool:
+            kept = await pool.create(request("kept"))
+            pull(disk)
+            pool._group._known = None
+            assert (await pool.capacity({})).available_bytes == 0
+            with pytest.raises(OutOfSpace, match="vgreduce --removemissing"):
+                await pool.create(request("b"))
+            with pytest.raises(OutOfSpace, match="vgreduce --removemissing"):
+                await pool.expand(kept.id, 80 * MIB)
+            facts = Facts(guest_written=True)
+            await pool.compare_and_set_facts(kept.id, kept.facts, facts)
+            await pool.attach(kept.id, {}, {})
+            await pool.detach(kept.id)
+            assert [item.csi_name for item in (await pool.list("", 0)).items] == ["kept"]
 
 
 async def test_a_lost_disk_is_reported(disks):
@@ -44,7 +132,7 @@ async def test_a_lost_disk_is_reported(disks):
             assert listed["a"].abnormal
             assert "still whole" in listed["a"].message
             assert (await pool.capacity({"type": "raid1"})).available_bytes == 0
-            with pytest.raises(OutOfSpace, match="has 1 that can be used"):
+            with pytest.raises(OutOfSpace, match="lacks 1 of its disks"):
                 await pool.create(request("c", type="raid1"))
             assert await asyncio.to_thread(blockio.read, device, 5) == b"still"
             # It can be used again without the disk: what is left is activated.

@@ -7,89 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from katacsi.backends.api import ContentSource, CreateRequest, Facts, FormatState, PoolContext, SizeRange
+from katacsi.backends.api import ContentSource, Facts, FormatState, PoolContext
 from katacsi.backends.lvm import LvmBackend, LvmSettings
 from katacsi.errors import OutOfSpace, PoolUnavailable, Unsupported
 from katacsi.model import MIB
 from katacsi.testing import blockio
 from support import lvm_pools
-from support.lvm_crashes import Crashes, at_each_command
-from support.lvm_pools import THIN_POOL
+from support.lvm_pools import DEVICES, THIN_POOL, fill, names, read, ready, request, settled, write
 from support.real_lvm import VG, lvs, run
 
-DEVICES = ("/dev/ubd*",)
+UDEV = False
+SECONDS = 100
+
 FACTS = Facts(FormatState.FORMATTED, "ext4", "6b1f2a52-0e5c-4c8e-9a53-000000000001")
 
 
 volume_group = pytest.fixture(lvm_pools.volume_group, scope="module", name="volume_group")
-
-
-def request(name, size=16 * MIB, source=None, **parameters):
-    return CreateRequest(name, SizeRange(size), parameters, {"direct": "auto"}, source)
-
-
-class Started:
-    """Pools on the group that were started by a test."""
-
-    def __init__(self):
-        self.backends = []
-
-    async def __call__(self, **settings):
-        settings = LvmSettings(volume_group=VG, devices=DEVICES, **settings)
-        backend = LvmBackend(settings, PoolContext("pool", "test.katacsi.io", "node-1"))
-        await backend.start()
-        self.backends.append(backend)
-        return backend
-
-
-@pytest.fixture
-async def start(volume_group):
-    """Start pools; what is left in the last one at the end is deleted."""
-    started = Started()
-    yield started
-    backend = started.backends[-1]
-    for snapshot in (await backend.list_snapshots("", 0)).items:
-        await backend.delete_snapshot(snapshot.id)
-    for volume in (await backend.list("", 0)).items:
-        await backend.detach(volume.id)
-        await backend.delete(volume.id)
-    await backend.close()
-
-
-async def write(pool, volume, data, offset=0):
-    device = await pool.attach(volume.id, {}, {})
-    await asyncio.to_thread(blockio.write, device, data, offset)
-    await pool.detach(volume.id)
-
-
-async def read(pool, volume, length, offset=0):
-    device = await pool.attach(volume.id, {}, {})
-    data = await asyncio.to_thread(blockio.read, device, length, offset)
-    await pool.detach(volume.id)
-    return data
-
-
-async def fill(pool, volume):
-    device = await pool.attach(volume.id, {}, {})
-    await asyncio.to_thread(blockio.fill, device, b"\xa5")
-    await pool.detach(volume.id)
-
-
-async def ready(pool, name, volume):
-    for _ in range(600):
-        if (snapshot := await pool.create_snapshot(name, volume.id)).ready:
-            return snapshot
-        await asyncio.sleep(0.2)
-    raise AssertionError(f"{snapshot} is not ready")
-
-
-async def settled(condition):
-    """Wait until something is so, while the pool goes on."""
-    for _ in range(120):
-        if await asyncio.to_thread(condition):
-            return
-        await asyncio.sleep(0.3)
-    raise AssertionError("it did not come about")
+start = pytest.fixture(lvm_pools.start, name="start")
 
 
 def extents_of(lv):
@@ -104,10 +38,6 @@ def extents_of(lv):
             return raw.read(16 * MIB)
 
     return content
-
-
-def names():
-    return set(run("lvs", "--noheadings", "--options", "lv_name", VG).split()) - {THIN_POOL}
 
 
 # -- types ---------------------------------------------------------------------------------------------
@@ -269,7 +199,7 @@ async def test_an_interrupted_wipe_is_finished(start):
     assert (await pool.capacity({})).available_bytes >= room.available_bytes
 
 
-# -- copies and crashes --------------------------------------------------------------------------------
+# -- copies --------------------------------------------------------------------------------
 
 
 async def test_a_thick_snapshot_is_of_the_moment_of_its_cut(start):
@@ -288,79 +218,3 @@ async def test_a_thick_snapshot_is_of_the_moment_of_its_cut(start):
     assert await read(pool, copy, 6) == b"before"
     assert copy.facts == FACTS.of_copy()
     assert await asyncio.to_thread(blockio.read, device, 6) == b"after!"
-
-
-@pytest.fixture
-def crashes(monkeypatch):
-    return Crashes(monkeypatch)
-
-
-async def written(pool):
-    volume = await pool.create(request("a", type="linear"))
-    await write(pool, volume, b"kept")
-
-
-async def clean(pool):
-    for snapshot in (await pool.list_snapshots("", 0)).items:
-        await pool.delete_snapshot(snapshot.id)
-    for volume in (await pool.list("", 0)).items:
-        await pool.detach(volume.id)
-        await pool.delete(volume.id)
-    assert names() == set()
-
-
-async def test_crashes_while_a_thick_snapshot_is_made(start, crashes):
-    """After a crash behind any command there is one whole snapshot, and nothing else."""
-
-    async def snap(pool):
-        await ready(pool, "s", await pool.find("a"))
-
-    async def check(pool, where):
-        assert names() == {"kv-a", "ks-s"}, where
-        snapshot = await pool.find_snapshot("s")
-        copy = await pool.create(request("b", source=ContentSource(snapshot.id), type="linear"))
-        assert await read(pool, copy, 4) == b"kept", where
-        await clean(pool)
-
-    assert await at_each_command(crashes, start, written, snap, check) >= 4
-
-
-async def test_crashes_while_a_volume_is_cloned(start, crashes):
-    """After a crash behind any command there is one clone with its source's bytes, and no cut."""
-
-    async def clone(pool):
-        source = ContentSource((await pool.find("a")).id)
-        await pool.create(request("b", 24 * MIB, source=source, type="linear"))
-
-    async def check(pool, where):
-        assert names() == {"kv-a", "kv-b"}, where
-        copy = await pool.find("b")
-        assert await read(pool, copy, copy.size_bytes) == b"kept" + bytes(copy.size_bytes - 4), where
-        await clean(pool)
-
-    assert await at_each_command(crashes, start, written, clone, check) >= 4
-
-
-async def test_crashes_while_a_thin_snapshot_is_restored(start, crashes):
-    """After a crash behind any command there is one restored volume, larger than the snapshot."""
-
-    async def thin():
-        return await start(thin_pool=THIN_POOL)
-
-    async def prepare(pool):
-        volume = await pool.create(request("a"))
-        await write(pool, volume, b"kept")
-        await pool.create_snapshot("s", volume.id)
-
-    async def restore(pool):
-        source = ContentSource((await pool.find_snapshot("s")).id)
-        await pool.create(request("b", 24 * MIB, source=source))
-
-    async def check(pool, where):
-        assert names() == {"kv-a", "kv-b", "ks-s"}, where
-        copy = await pool.find("b")
-        assert copy.size_bytes == 24 * MIB
-        assert await read(pool, copy, 4) == b"kept", where
-        await clean(pool)
-
-    assert await at_each_command(crashes, thin, prepare, restore, check) == 3

@@ -85,6 +85,8 @@ def thick(group: Group, layout: Layout, reserve: int) -> Capacity:
     Legs of a striped or RAID volume lie on disks of their own, so the disks' free extents count one by one.
     """
     extent = group.extent_size
+    if group.missing_disks:
+        return Capacity(0, 0, extent * layout.stripes)
     free = sorted(
         (pv.free_bytes // extent for pv in group.pvs if pv.allocatable and not pv.missing), reverse=True
     )
@@ -126,7 +128,7 @@ def _data(leg: int, layout: Layout, extent: int) -> int:
 def thin(group: Group, pool: Lv, usage: PoolUsage | None, settings: LvmSettings) -> Capacity:
     """Say what thin volumes can still be promised, in whole extents."""
     extent = group.extent_size
-    if usage is not None and usage.over_limit(settings):
+    if group.missing_disks or (usage is not None and usage.over_limit(settings)):
         return Capacity(0, 0, extent)
     promised = sum(lv.size_bytes for lv in group.lvs.values() if lv.pool == pool.name)
     left = (pool.size_bytes - settings.reserve) * settings.overprovision_ratio - promised
@@ -135,6 +137,17 @@ def thin(group: Group, pool: Lv, usage: PoolUsage | None, settings: LvmSettings)
         left = min(left, free * settings.overprovision_ratio)
     most = max(0, math.floor(left) // extent * extent)
     return Capacity(most, most, extent)
+
+
+def missing_disks(group: Group) -> str:
+    """Say that a group lacks disks, for LVM makes and extends nothing in such a one; empty if it does not."""
+    if not group.missing_disks:
+        return ""
+    return (
+        f"volume group {group.name} lacks {group.missing_disks} of its disks, and LVM changes no such group; "
+        f"bring them back, or replace them (vgextend, lvconvert --repair) and vgreduce --removemissing "
+        f"{group.name}"
+    )
 
 
 def too_few_disks(group: Group, layout: Layout) -> str:

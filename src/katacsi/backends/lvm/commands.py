@@ -44,7 +44,7 @@ class Lvm:
     def __init__(self, settings: LvmSettings) -> None:
         self._program = _program(settings)
         self._timeout_s = settings.command_timeout
-        self._configuration = configuration(settings, udev=_udev_is_ours())
+        self._configuration = configuration(settings, udev=udev_is_there(settings))
         self._environment = environment(settings)
 
     async def find_groups(self) -> Sequence[Mapping[str, str]]:
@@ -108,7 +108,7 @@ def environment(settings: LvmSettings) -> dict[str, str]:
         "LVM_SYSTEM_DIR": str(settings.archive_directory or ""),
         "LVM_SUPPRESS_FD_WARNINGS": "1",
     }
-    if not _udev_is_ours():
+    if not udev_is_there(settings):
         variables["DM_DISABLE_UDEV"] = "1"
     return variables
 
@@ -192,11 +192,14 @@ def _same_namespace(kind: str) -> bool:
         return True
 
 
-def _udev_is_ours() -> bool:
-    """Whether LVM may wait for udev: it runs here, and shares the semaphores on which LVM would wait.
+def udev_is_there(settings: LvmSettings) -> bool:
+    """Whether LVM may wait for udev: it runs, and shares the semaphores on which LVM would wait.
 
     Without either LVM would wait for ever (lvm2 #70, #170); it makes the device nodes itself then.
     """
+    if _program(settings)[0] == "nsenter":
+        # There it has the host's semaphores, whatever ours are.
+        return Path("/proc/1/root/run/udev/control").exists()
     try:
         shared = Path("/proc/self/ns/ipc").stat().st_ino == _HOST_IPC
     except OSError:

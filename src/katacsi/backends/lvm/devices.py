@@ -8,6 +8,8 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from katacsi.backends.api import Device
 from katacsi.backends.lvm import capacity
 from katacsi.errors import HostError, KatacsiError, VolumeInUse
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from katacsi.backends.lvm.report import Group, Lv
     from katacsi.backends.lvm.settings import LvmSettings
     from katacsi.host.devicemapper import Mapped
+
+log = structlog.get_logger(__name__)
 
 #: udev looks into a device for a moment after it was written; who has it open for longer uses it.
 _HELD_S: Final = 2.0
@@ -55,8 +59,27 @@ class Devices:
                 raise HostError(
                     f"{self._group.path(lv.name)}: LVM activated it, but the kernel has no such device"
                 )
+        elif _is_half_changed(mapped, lv):
+            mapped = await self._refresh(lv)
         path = await off_loop(devicemapper.node, mapped, _NODE_S)
         return Device(path, mapped.size_bytes)
+
+    async def mend(self, lv: Lv) -> None:
+        """See that an active LV's device is as LVM's metadata has it."""
+        mapped = await self.mapped(lv)
+        if mapped is not None and _is_half_changed(mapped, lv):
+            await self._refresh(lv)
+
+    async def _refresh(self, lv: Lv) -> Mapped:
+        await self._group.refresh(lv.name)
+        mapped = await self.mapped(lv)
+        if mapped is None or _is_half_changed(mapped, lv):
+            raise HostError(
+                f"{self._group.path(lv.name)}: its device is suspended or has another size than LVM "
+                "says, and refreshing did not help; see dmsetup info"
+            )
+        log.warning("a half-changed device was refreshed", lv=self._group.path(lv.name))
+        return mapped
 
     async def deactivate(self, lv: Lv) -> None:
         """Take an LV's device away, proven.
@@ -181,6 +204,13 @@ class Devices:
             if target.type == "raid":
                 return raid_condition(self._group.path(lv.name), target.status)
         return condition
+
+
+def _is_half_changed(mapped: Mapped, lv: Lv) -> bool:
+    """Whether an LVM that was killed between its commit and the device's resumption left the device so."""
+    # Of a COW snapshot LVM says how much room its changes have.
+    cow = lv.origin and not lv.pool
+    return mapped.suspended or (not cow and mapped.size_bytes < lv.size_bytes)
 
 
 def known_condition(group: Group, lv: Lv) -> Condition:

@@ -148,6 +148,15 @@ class VolumeGroup:
         words = ("--activate", "y", "-K") if active else ("--activate", "n")
         await self._lvm.run("lvchange", "--yes", *words, self.path(lv_name))
 
+    async def refresh(self, lv_name: str) -> None:
+        """Have an active LV's device made anew as the metadata has it; what is known of it stays.
+
+        Raises:
+            HostError: as `Lvm.run`.
+        """
+        self.check_writable()
+        await self._lvm.run("lvchange", "--yes", "--refresh", self.path(lv_name))
+
     async def change_tags(self, lv: Lv, removed: Collection[str], added: Collection[str]) -> Lv:
         """Replace tags of an LV in one commit; give the LV with them.
 

@@ -145,8 +145,10 @@ class Objects:
         """Refuse what cannot be had.
 
         Raises:
-            OutOfSpace: too few disks, or too little room on them.
+            OutOfSpace: disks are missing, too few of them, or too little room on them.
         """
+        if lack := capacity.missing_disks(state):
+            raise OutOfSpace(f"pool {self.group.pool!r}: {lack}")
         if not layout.thin and (lack := capacity.too_few_disks(state, layout)):
             raise OutOfSpace(f"pool {self.group.pool!r}: {lack}; add disks (vgextend), or ask for fewer")
         room = await self.capacity(state, layout)

@@ -16,8 +16,9 @@ log = structlog.get_logger(__name__)
 
 
 async def sweep(objects: Objects) -> tuple[list[Entry], list[Entry]]:
-    """Remove what never became an object; give the cuts to go on with, and the removals to finish."""
+    """Mend and remove what a crash left; give the cuts to go on with, and the removals to finish."""
     _, index = await objects.look()
+    await _mend_devices(objects, index)
     unfinished: list[Entry] = []
     dying: list[Entry] = []
     for entry in index.entries.values():
@@ -35,6 +36,16 @@ async def sweep(objects: Objects) -> tuple[list[Entry], list[Entry]]:
         else:
             log.info("removed what a crash left", kind=entry.record.kind.value, lv=entry.lv.name)
     return unfinished, dying
+
+
+async def _mend_devices(objects: Objects, index: Index) -> None:
+    """Let volumes go on whose devices a killed LVM left suspended: a pod may be waiting for its bytes."""
+    for entry in index.entries.values():
+        if entry.record.kind is Kind.VOLUME and entry.record.state is State.READY:
+            try:
+                await objects.devices.mend(entry.lv)
+            except KatacsiError as error:
+                log.warning("a device stays as it is", lv=entry.lv.name, why=error.message)
 
 
 def _is_rubbish(index: Index, entry: Entry) -> bool:

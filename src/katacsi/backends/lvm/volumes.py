@@ -197,6 +197,7 @@ class Volumes:
             present = entry.lv.size_bytes
             growth = extents * state.extent_size - present
             if growth <= 0:
+                await self._devices.mend(entry.lv)
                 return present
             self._check_growable(state, entry, layout)
             await self._objects.check_room(state, layout, growth)
