@@ -54,8 +54,9 @@ def test_room_for_thick_volumes(free, layout, available, maximum):
 
 
 def test_a_missing_disk_gives_nothing():
-    """What a lost disk had free cannot be given to anybody."""
-    assert capacity.thick(group(10, missing=1), Layout(), reserve=0).available_bytes == 10 * EXTENT
+    """Nor do the others give anything then: LVM makes no volume in a group that lacks a disk."""
+    assert capacity.thick(group(10, 10), Layout(), reserve=0).available_bytes == 20 * EXTENT
+    assert capacity.thick(group(10, 10, missing=1), Layout(), reserve=0).available_bytes == 0
     assert "lies on 2 disks" in capacity.too_few_disks(group(10, missing=1), RAID1)
 
 
