@@ -28,17 +28,39 @@ class Shielded:
 
     async def run(self, change: Coroutine[Any, Any, T]) -> T:
         """Await a change; if the caller is cancelled, the change goes on without it."""
-        task = asyncio.get_running_loop().create_task(change)
+        loop = asyncio.get_running_loop()
+        # Not asyncio.shield: it hears of the end by a callback of the task, one turn of the loop later.
+        outcome: asyncio.Future[T] = loop.create_future()
+        task = loop.create_task(self._into(outcome, change))
         self._running.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        task.add_done_callback(lambda _: self._ended(task, outcome))
+        return await outcome
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[None], outcome: asyncio.Future[Any]) -> None:
         self._running.discard(task)
-        # Asking for the outcome keeps asyncio from reporting an error that the caller no longer awaits;
-        # the next call for the same volume meets the same fact and reports it.
-        if not task.cancelled():
-            task.exception()
+        outcome.cancel()  # where the task was cancelled before it began; else it is done already
+
+    async def _into(self, outcome: asyncio.Future[T], change: Coroutine[Any, Any, T]) -> None:
+        """Run a change and tell its outcome to whoever still awaits it.
+
+        An error that nobody awaits is dropped: the next call for the same volume meets the same fact.
+        """
+        try:
+            result = await change
+        except asyncio.CancelledError:
+            outcome.cancel()
+            raise
+        except BaseException as error:
+            if not outcome.done():
+                outcome.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if not outcome.done():
+                outcome.set_result(result)
+        finally:
+            if task := asyncio.current_task():
+                self._running.discard(task)
 
     async def drained(self) -> None:
         """Wait until no change is running, including those that start meanwhile."""

@@ -178,6 +178,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         # them, in vain, and stop the event loop for 40 ms (measured); frozen they are passed over. To collect
         # first would cost that much of the start, for a hundred objects.
         gc.freeze()
+        gc.enable()
         await server.listen(socket)
         log.info("serving", driver=settings.driver_name, version=katacsi.__version__, node=node_id)
         await stop.wait()

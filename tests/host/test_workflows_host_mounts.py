@@ -375,9 +375,14 @@ async def test_kubelet_s_folder_may_be_a_link(node, volume, scratch):
 async def test_a_mounted_filesystem_that_was_made_read_only_is_not_hidden(volume):
     """A block device that an earlier read-only guest had is writable again for a host mount."""
     pvc = volume(parameters={"katacsi.io/direct": "true"})
-    await pvc.up(read_only=True)
+    await pvc.create()
+    for_host, for_guests = {"katacsi.io/direct": "false"}, pvc.context
+    pvc.context = for_host
+    await pvc.stage()
+    pvc.context = for_guests
+    await pvc.publish(read_only=True)
     await pvc.unpublish()
-    pvc.context = {"katacsi.io/direct": "false"}
+    pvc.context = for_host
     await pvc.publish()
     pvc.write()
     await pvc.down()

@@ -79,8 +79,8 @@ _LOOKS = {
     "mkfs": {"minimum_size", "validate_options"},
     "mount": {"usage"},
     "mountoptions": {"bind_attributes", "split_flags"},
-    "mounttable": {"at", "below", "of_device", "table"},
-    "offloop": {"off_loop"},
+    "mounttable": {"at", "below", "mentioning", "of_device", "table"},
+    "offloop": {"in_one_thread", "off_loop", "on_loop", "run_tool"},
     "sizedfiles": {"has_data", "is_shared", "opened_elsewhere"},
     "superblock": {"crc32c", "read"},
 }

@@ -204,7 +204,11 @@ def discard_is_lost(number: int) -> bool:
 
 
 def _queue(number: int, name: str) -> int:
-    return int(Path(f"/sys/block/loop{number}/queue/{name}").read_text("ascii"))
+    fd = os.open(f"/sys/block/loop{number}/queue/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 64))
+    finally:
+        os.close(fd)
 
 
 def remove_minor(number: int) -> None:

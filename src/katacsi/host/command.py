@@ -7,19 +7,18 @@ it for 60 ms, the threads for 2 ms, and it takes more processor time for each co
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import shutil
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from katacsi.errors import HostError
 from katacsi.host import _child
+from katacsi.host.offloop import run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -67,9 +66,6 @@ def _nobody(tool: str, outcome: str, seconds: float) -> None:
 
 
 _observer: Observer = _nobody
-
-# Commands may wait for slow disks, so they do not share the threads of the short kernel calls.
-_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="katacsi-command")
 
 
 class CommandError(HostError):
@@ -158,10 +154,9 @@ async def run(
         CommandError: another exit code, or more than `MAX_OUTPUT_BYTES` of output.
     """
     words = [os.fspath(word) for word in argv]
-    job = functools.partial(_run, words, timeout_s, stdin, {**ENVIRONMENT, **environment})
     started, outcome = time.monotonic(), "failed"
     try:
-        completed = await asyncio.get_running_loop().run_in_executor(_threads, job)
+        completed = await run_tool(_run, words, timeout_s, stdin, {**ENVIRONMENT, **environment})
         outcome = "ok" if completed.returncode in ok else "failed"
     finally:
         _observer(_name(words), outcome, time.monotonic() - started)

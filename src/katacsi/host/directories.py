@@ -60,6 +60,14 @@ def remove_tree(path: Path) -> None:
     anything of the mounted filesystem is touched: unlike shutil.rmtree, which would empty the volume.
     """
     try:
+        os.rmdir(path)  # an empty one needs no look into it, and a mount makes this fail, too
+    except FileNotFoundError:
+        return
+    except OSError:
+        pass
+    else:
+        return
+    try:
         parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return

@@ -7,6 +7,7 @@ Directories are the work of `directories`, disk images of `sizedfiles`, locks of
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import stat
@@ -68,8 +69,11 @@ __all__ = [
     "write_atomically_via",
 ]
 
-#: Temporary files are named by this and a random part; the final name could be too long for a prefix.
+#: Temporary files are named by this and what no other process uses; the final name could be too long for a
+#: prefix.
 TEMPORARY_PREFIX = ".tmp-"
+_OURS = secrets.token_hex(4)
+_numbers = itertools.count()
 
 _READ_BYTES = 1 << 16
 
@@ -97,7 +101,8 @@ def write_atomically_via(path: Path, data: bytes, *, temporary_directory: Path, 
 
 
 def _replace(path: Path, data: bytes, temporary_directory: Path, mode: int, *, durable: bool) -> None:
-    temporary = os.path.join(temporary_directory, TEMPORARY_PREFIX + secrets.token_hex(8))
+    unique = f"{os.getpid():x}-{_OURS}-{next(_numbers)}"
+    temporary = os.path.join(temporary_directory, TEMPORARY_PREFIX + unique)
     try:
         try:
             _write_new(temporary, data, mode, durable=durable)
@@ -163,9 +168,13 @@ def read(path: Path) -> bytes | None:
     except OSError as error:
         raise _linux.failure(f"read {path}", error) from error
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise errors.HostError(f"read {path}: it is not a regular file")
-        chunks = []
+        data = os.read(fd, status.st_size + 1)
+        if len(data) == status.st_size:
+            return data
+        chunks = [data]  # it grows meanwhile, or tells no size, as in /proc
         while chunk := os.read(fd, _READ_BYTES):
             chunks.append(chunk)
         return b"".join(chunks)

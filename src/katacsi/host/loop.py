@@ -191,8 +191,10 @@ def _configured(number: int, backing: int, file: Path, sector_size: int, *, dire
     fd = _loopctl.opened(number, os.O_RDWR)
     try:
         fcntl.ioctl(fd, _loopctl.LOOP_CONFIGURE, config)
-        _loopctl.ensure_writable(fd)
         device = _loopctl.describe(fd, number)
+        if device is not None and device.read_only:
+            _loopctl.ensure_writable(fd)
+            device = _loopctl.describe(fd, number)
     finally:
         os.close(fd)
     if device is None:

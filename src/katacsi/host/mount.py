@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from katacsi import errors
 from katacsi.host import _linux
 from katacsi.host.mountoptions import bind_attributes, split_flags
-from katacsi.host.mounttable import Mount, at, below, of_device, table
+from katacsi.host.mounttable import Mount, at, below, mentioning, of_device, table
 from katacsi.host.targets import ensure_target_directory, ensure_target_file, remove_target
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "ensure_target_directory",
     "ensure_target_file",
     "freeze",
+    "mentioning",
     "mount_filesystem",
     "mount_tmpfs",
     "of_device",
@@ -176,6 +177,8 @@ def unmount(target: Path) -> None:
     for _ in range(_MAX_STACK):
         try:
             _linux.umount(target)
+            if not _linux.mount_here(target)[1]:
+                return
         except FileNotFoundError:
             return
         except OSError as error:

@@ -36,6 +36,7 @@ class Mount:
         fs_type: the filesystem's type.
         source: what was given as source when the filesystem was mounted.
         super_options: the options of the filesystem, the same at all its mounts.
+        propagation: how mounts below it spread, such as "shared:1" or "master:2"; none: they do not.
     """
 
     id: int
@@ -47,6 +48,7 @@ class Mount:
     fs_type: str
     source: str
     super_options: tuple[str, ...]
+    propagation: tuple[str, ...] = ()
 
     @property
     def read_only(self) -> bool:
@@ -105,6 +107,19 @@ def of_device(device: tuple[int, int]) -> list[Mount]:
     ]
 
 
+def mentioning(source: str, device: tuple[int, int] | None, node: str) -> list[Mount]:
+    """Give the mounts that may have this source, be of this device or show this device node; others, too.
+
+    A node of many pods has thousands of mounts, and to take each line apart costs more than to read them.
+    """
+    marks = [source.encode(), b" - btrfs "]
+    marks += [b" %d:%d " % device] if device else []
+    marks += [os.fsencode(node) + b" "] if node else []
+    if any(byte in b"\t\n \\#" for mark in (source, node) for byte in os.fsencode(mark)):
+        return table()  # the table shows such signs in another way
+    return [_parsed(line) for line in _lines() if any(mark in line for mark in marks)]
+
+
 def below(path: Path) -> list[Mount]:
     """Give the mounts beneath a path, not those at it; symlinks in the path are followed."""
     try:
@@ -140,7 +155,7 @@ def _parsed(line: bytes) -> Mount:
     # id parent major:minor root target options [optional fields] - type source super_options
     try:
         left, right = line.split(b" - ", 1)
-        mount_id, parent_id, device, root, target, options = left.split(b" ")[:6]
+        mount_id, parent_id, device, root, target, options, *propagation = left.split(b" ")
         fs_type, source, super_options = right.split(b" ", 2)
         major, minor = map(int, device.split(b":"))
         if major == 0 and fs_type == b"btrfs":
@@ -156,6 +171,7 @@ def _parsed(line: bytes) -> Mount:
             fs_type=_unescaped(fs_type),
             source=_unescaped(source),
             super_options=tuple(_unescaped(super_options).split(",")),
+            propagation=tuple(os.fsdecode(word) for word in propagation),
         )
     except ValueError as error:
         raise errors.HostError(f"read {_MOUNTINFO}: not understood: {os.fsdecode(line)}") from error

@@ -1,15 +1,22 @@
-"""The threads in which the host's blocking calls run, so that the event loop never waits for a disk."""
+"""The threads in which the host's blocking calls run, so that the event loop never waits for a disk.
+
+A hop to a thread and back costs 0.1 ms, more than most kernel calls, and each hop makes thread and event loop
+take the interpreter's lock from each other. So a coroutine whose waits are such hops can be run as a whole
+in one thread, by `in_one_thread`: what hops elsewhere is then called in place.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import functools
+import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Generator
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,15 +25,77 @@ T = TypeVar("T")
 THREADS = 16
 
 # Not asyncio's default pool: that one also resolves names, and stuck I/O in it would stop even those.
-_executor = ThreadPoolExecutor(THREADS, thread_name_prefix="katacsi-host")
+_short = ThreadPoolExecutor(THREADS, thread_name_prefix="katacsi-host")
+# Tools may run for minutes, so they do not share the threads of the short kernel calls; nor does a whole
+# coroutine, which may run one.
+_long = ThreadPoolExecutor(THREADS, thread_name_prefix="katacsi-work")
+
+#: Of each thread: whether it runs a whole coroutine just now.
+_here = threading.local()
 
 
 async def off_loop(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run one compound step in a host thread and give its result.
+    """Run one compound step in a host thread and give its result; in such a thread already, run it in place.
 
-    A hop costs about 0.1 ms, so callers bundle what belongs together into one function. A caller that is
-    cancelled leaves at once; a step that began runs to its end, one that still waited for a thread is
-    dropped. Context variables (the log context) are those of the caller.
+    A caller that is cancelled leaves at once; a step that began runs to its end, one that still waited for a
+    thread is dropped. Context variables (the log context) are those of the caller.
     """
+    if getattr(_here, "whole", False):
+        return fn(*args, **kwargs)
+    return await _hop(_short, fn, *args, **kwargs)
+
+
+async def run_tool(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do as `off_loop`, in the threads of what may take long."""
+    if getattr(_here, "whole", False):
+        return fn(*args, **kwargs)
+    return await _hop(_long, fn, *args, **kwargs)
+
+
+async def in_one_thread(steps: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in one host thread, from its start to its end or to its first `on_loop`.
+
+    It may wait for nothing but `off_loop`, `command.run` and coroutines of which the same is true. What needs
+    the event loop (a lock or a timeout of asyncio's, a connection) is preceded by `on_loop`. Other calls run
+    meanwhile: what it shares with them has to be safe among threads, or held by a lock such as a volume's.
+    """
+    if getattr(_here, "whole", False):
+        return await steps
+    ended = await _hop(_long, _advanced, steps)
+    if ended is not None:
+        return ended[0]
+    return await _rest_of(steps)
+
+
+@types.coroutine
+def on_loop() -> Generator[None, None, None]:
+    """Have what follows run on the event loop, where an `in_one_thread` around it runs it in a thread."""
+    if getattr(_here, "whole", False):
+        yield
+
+
+async def _hop(pool: ThreadPoolExecutor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     step = functools.partial(contextvars.copy_context().run, fn, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_executor, step)
+    return await asyncio.get_running_loop().run_in_executor(pool, step)
+
+
+def _advanced(steps: Coroutine[Any, Any, T]) -> tuple[T] | None:
+    """Run a coroutine in this thread; give its result, or None where it goes on on the event loop."""
+    _here.whole = True
+    try:
+        wanted = steps.send(None)
+    except StopIteration as end:
+        return (end.value,)
+    finally:
+        _here.whole = False
+    if wanted is not None:
+        steps.close()
+        raise RuntimeError(f"{steps!r} waits for {wanted!r} in a thread; it has to call on_loop() before")
+    return None
+
+
+@types.coroutine
+def _rest_of(steps: Coroutine[Any, Any, T]) -> Generator[Any, None, T]:
+    # A plain `await` refuses a coroutine that has begun; delegating to it does not.
+    result: T = yield from steps
+    return result

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from katacsi.backends.api import runs_in_one_thread
 from katacsi.errors import OutOfSpace, SizeOutOfRange, VolumeInUse
+from katacsi.host.offloop import in_one_thread
 from katacsi.testing import blockio
 from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
+    from katacsi.backends.api import Volume
     from katacsi.testing.kit import PoolUnderTest
 
 
@@ -53,6 +56,29 @@ class DeviceTests(ConformanceKit):
             assert await pool.backend.is_blank(volume.id) is not True
         await pool.detach(volume.id)
         assert await pool.backend.is_blank(volume.id) is not True
+
+    async def test_a_promise_of_one_thread_is_kept(self, pool: PoolUnderTest) -> None:
+        """Who says `runs_in_one_thread` can be called in a thread, where nothing waits for the event loop."""
+        if not runs_in_one_thread(pool.backend):
+            pytest.skip("the pool has no such feature: runs_in_one_thread")
+        volume, other = await pool.create("a"), await pool.create("b")
+
+        async def life(volume: Volume) -> None:
+            backend = pool.backend
+            assert await backend.get(volume.id) == volume
+            device = await backend.attach(volume.id, {}, self.secrets)
+            assert await backend.attached(volume.id) == device
+            await backend.is_blank(volume.id)
+            facts = volume.facts.with_(guest_written=True)
+            await backend.compare_and_set_facts(volume.id, volume.facts, facts)
+            found = await backend.get(volume.id)
+            assert found is not None
+            assert found.facts == facts
+            await backend.detach(volume.id)
+            await backend.delete(volume.id)
+            assert await backend.get(volume.id) is None
+
+        await asyncio.gather(in_one_thread(life(volume)), in_one_thread(life(other)))
 
     async def test_attaching_twice_gives_the_same_device(self, pool: PoolUnderTest) -> None:
         """A volume has one device, a block device of its size, until it is detached; then it has none."""

@@ -18,7 +18,8 @@ import structlog
 from katacsi.backends.api import Facts, FormatState
 from katacsi.errors import DataLossAlarm, ForeignContent, HostError, InvalidRequest, Precondition, Unsupported
 from katacsi.host import block, mkfs, probe, superblock, uuids
-from katacsi.host.offloop import off_loop
+from katacsi.host.offloop import off_loop, on_loop
+from katacsi.volumes.hoststeps import host_steps
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Backend, Device, Volume
@@ -41,9 +42,20 @@ class Formatter:
         self._room = asyncio.Semaphore(2 * (os.cpu_count() or 1))
 
     async def ensure(
-        self, backend: Backend, volume: Volume, device: Device, fs_type: str, mkfs_options: str
+        self,
+        backend: Backend,
+        volume: Volume,
+        device: Device,
+        fs_type: str,
+        mkfs_options: str,
+        *,
+        for_guests: bool = False,
     ) -> tuple[Volume, Superblock]:
         """See to a filesystem on the device: the one it has, or a new one if it is blank; give what is there.
+
+        `for_guests`: nobody but a guest will get the volume. Then a new ext4 counts as written by one from
+        the beginning, which spares the first publish a fact to store and takes nothing away: ext4 grows and
+        is copied in userspace. For xfs the host's kernel is needed as long as it may be.
 
         Raises:
             Precondition: it has another filesystem than the one asked for.
@@ -67,8 +79,29 @@ class Formatter:
             volume = await set_facts(backend, volume, begun)
         else:
             await self._prove_torn(volume, device)
+        await on_loop()  # to wait in a thread for the room would keep others from working there
+        async with self._room:
+            return await host_steps(
+                backend,
+                self._formatted(backend, volume, device, mkfs_options, zeroed=zeroed, for_guests=for_guests),
+            )
+
+    async def _formatted(
+        self,
+        backend: Backend,
+        volume: Volume,
+        device: Device,
+        mkfs_options: str,
+        *,
+        zeroed: bool,
+        for_guests: bool,
+    ) -> tuple[Volume, Superblock]:
         made = await self._make(volume, device, mkfs_options, zeroed=zeroed)
-        volume = await set_facts(backend, volume, volume.facts.with_(format=FormatState.FORMATTED))
+        facts = volume.facts.with_(
+            format=FormatState.FORMATTED,
+            guest_written=volume.facts.guest_written or (for_guests and made.fs_type == "ext4"),
+        )
+        volume = await set_facts(backend, volume, facts)
         return volume, made
 
     async def _prove_blank(self, backend: Backend, volume: Volume, device: Device) -> bool:
@@ -108,15 +141,14 @@ class Formatter:
             options = mkfs.validate_options(facts.fs_type, mkfs_options)
         except ValueError as error:
             raise InvalidRequest("katacsi.io/mkfs-options", str(error)) from error
-        async with self._room:
-            await mkfs.make(
-                device.path,
-                facts.fs_type,
-                facts.fs_uuid,
-                options=options,
-                zeroed=zeroed,
-                timeout_s=self._settings.timeouts.mkfs,
-            )
+        await mkfs.make(
+            device.path,
+            facts.fs_type,
+            facts.fs_uuid,
+            options=options,
+            zeroed=zeroed,
+            timeout_s=self._settings.timeouts.mkfs,
+        )
         made = await off_loop(superblock.read, device.path)
         if made is None or (made.fs_type, made.uuid) != (facts.fs_type, facts.fs_uuid):
             raise HostError(

@@ -51,7 +51,7 @@ def require_no_mount(volume_id: str, device: Path | None, *, apart_from: Contain
     """
     guard_source = guard.source_of(volume_id)
     number = block.device_number(device) if device else None
-    for entry in mount.table():
+    for entry in mount.mentioning(guard_source, number, device.name if device else ""):
         if entry.id in apart_from:
             continue
         if entry.source == guard_source or (device is not None and _shows(entry, device, number)):

@@ -13,6 +13,7 @@ from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_
 from katacsi.volumes import capabilities, leftovers, listing, parameters
 from katacsi.volumes.copies import content_source
 from katacsi.volumes.finding import find_volume
+from katacsi.volumes.hoststeps import host_steps
 from katacsi.volumes.locks import snapshot_lock, volume_lock
 from katacsi.volumes.requests import SourceKind, Validation, VolumePage, VolumeView
 
@@ -97,11 +98,14 @@ class Provisioning:
         with self._context.locks.hold(volume_lock(parsed.name)):
             backend = await self._context.pools.holding(parsed)
             self._check_unused(volume_id)
-            if (device := await backend.attached(parsed)) is not None:
-                # Neither staged nor published, as far as is known: what is there is looked at.
-                await leftovers.require_unused(self._context, volume_id, device)
-            await backend.delete(parsed)
+            await host_steps(backend, self._delete(backend, parsed))
         log.debug("volume deleted", volume=volume_id)
+
+    async def _delete(self, backend: Backend, volume_id: VolumeId) -> None:
+        if (device := await backend.attached(volume_id)) is not None:
+            # Neither staged nor published, as far as is known: what is there is looked at.
+            await leftovers.require_unused(self._context, str(volume_id), device)
+        await backend.delete(volume_id)
 
     async def get(self, volume_id: str) -> VolumeView:
         """Give one volume with its present condition.

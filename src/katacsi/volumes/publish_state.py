@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ParamSpec
@@ -80,6 +81,8 @@ class PublishState:
         self._targets: defaultdict[str, set[str]] = defaultdict(set)
         self._stagings: defaultdict[str, set[str]] = defaultdict(set)
         self._in_memory = False
+        # The workflows run in threads; a file and its entry are changed under the volume's lock.
+        self._lock = threading.Lock()
 
     async def load(self) -> None:
         """Read the facts of this boot. One that cannot be read is reported and left alone."""
@@ -98,19 +101,23 @@ class PublishState:
 
     def stagings_of(self, volume_id: str) -> list[Staged]:
         """Where a volume is staged."""
-        return [self._staged[path] for path in sorted(self._stagings.get(volume_id, ()))]
+        with self._lock:
+            return [self._staged[path] for path in sorted(self._stagings.get(volume_id, ()))]
 
     def targets_of(self, volume_id: str) -> list[Published]:
         """Where a volume is published."""
-        return [self._published[path] for path in sorted(self._targets.get(volume_id, ()))]
+        with self._lock:
+            return [self._published[path] for path in sorted(self._targets.get(volume_id, ()))]
 
     def all_published(self) -> list[Published]:
         """Every published target."""
-        return list(self._published.values())
+        with self._lock:
+            return list(self._published.values())
 
     def all_staged(self) -> list[Staged]:
         """Every staging path."""
-        return list(self._staged.values())
+        with self._lock:
+            return list(self._staged.values())
 
     async def add(self, item: Staged | Published) -> None:
         """Remember a staging or a publish; the same again changes nothing."""
@@ -123,12 +130,13 @@ class PublishState:
     async def remove(self, item: Staged | Published) -> None:
         """Forget a staging or a publish."""
         await self._step(files.ensure_absent, self._file(item))
-        if isinstance(item, Published):
-            self._published.pop(item.path, None)
-            _discard(self._targets, item)
-        else:
-            self._staged.pop(item.path, None)
-            _discard(self._stagings, item)
+        with self._lock:
+            if isinstance(item, Published):
+                self._published.pop(item.path, None)
+                _discard(self._targets, item)
+            else:
+                self._staged.pop(item.path, None)
+                _discard(self._stagings, item)
 
     async def _step(self, change: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Make a small change: at once on tmpfs, where a thread would cost four times the work itself."""
@@ -142,12 +150,13 @@ class PublishState:
         return here == item
 
     def _index(self, item: Staged | Published) -> None:
-        if isinstance(item, Published):
-            self._published[item.path] = item
-            self._targets[item.volume_id].add(item.path)
-        else:
-            self._staged[item.path] = item
-            self._stagings[item.volume_id].add(item.path)
+        with self._lock:
+            if isinstance(item, Published):
+                self._published[item.path] = item
+                self._targets[item.volume_id].add(item.path)
+            else:
+                self._staged[item.path] = item
+                self._stagings[item.volume_id].add(item.path)
 
     def _file(self, item: Staged | Published) -> Path:
         return (self._published_in if isinstance(item, Published) else self._staged_in) / file_name(item.path)

@@ -12,10 +12,12 @@ from katacsi.directvolume import guard
 from katacsi.directvolume.record import MAX_TARGET_BYTES, VOLUME_TYPE
 from katacsi.errors import AlreadyExists, CorruptRecord, InvalidRequest, Precondition, VolumeInUse
 from katacsi.host import mount
-from katacsi.host.offloop import off_loop
+from katacsi.host.offloop import in_one_thread, off_loop, on_loop
 from katacsi.model import AccessMode, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths
-from katacsi.volumes.finding import find_volume
+from katacsi.volumes.context import NoCluster
+from katacsi.volumes.finding import backend_of, look_up
+from katacsi.volumes.hoststeps import host_steps
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.mode import Asked, Mode, PodRuntime, decide
 from katacsi.volumes.pools import parse_id
@@ -26,6 +28,7 @@ from katacsi.volumes.ways import Job
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from katacsi.backends.api import Backend
     from katacsi.volumes.context import Context
     from katacsi.volumes.publish_state import Staged
     from katacsi.volumes.requests import Publish
@@ -54,33 +57,40 @@ class Publishing:
         paths.check("target_path", request.target_path)
         paths.check("staging_target_path", request.staging_path)
         with self._context.locks.hold(volume_lock(parsed.name)):
-            backend, volume = await find_volume(self._context.pools, request.volume_id)
-            attributes = parameters.effective(volume.attributes, request.volume_context)
-            asked = parameters.asked_for(attributes)
-            capabilities.check(request.capability, asked)
-            staged = self._staged(request)
-            former = self._context.state.published(request.target_path)
-            wanted = _wanted(request, staged, attributes)
-            if former is not None and replace(former, mode="", device="") != wanted:
-                raise AlreadyExists(
-                    f"target_path {request.target_path}: volume {former.volume_id} is published there "
-                    "otherwise "
-                    f"({former.access_type} {former.fs_type} {former.access_mode}"
-                    f"{' read-only' if former.read_only else ''}); unpublish it first"
-                )
-            mode = former.way if former else await self._mode(request, asked)
-            device = await backend.attach(volume.id, request.publish_context, request.secrets)
-            published = replace(wanted, mode=mode.value, device=str(device.path))
-            job = Job(backend, volume, device, published, Path(request.staging_path))
-            self._check_neighbours(published)
-            way = self._ways[mode]
-            way.check(job)
-            async with Undo() as undo:
-                if former is None:
-                    undo.add("publish fact", lambda: self._context.state.remove(published))
-                await self._context.state.add(published)
-                await way.ensure(job, undo if former is None else Undo())
-        log.debug("volume published", mode=mode.value, device=published.device, target=request.target_path)
+            backend = await backend_of(self._context.pools, parsed)
+            published = await host_steps(backend, self._publish(backend, parsed, request))
+        log.debug(
+            "volume published", mode=published.mode, device=published.device, target=request.target_path
+        )
+
+    async def _publish(self, backend: Backend, volume_id: VolumeId, request: Publish) -> Published:
+        volume = await look_up(backend, volume_id)
+        attributes = parameters.effective(volume.attributes, request.volume_context)
+        asked = parameters.asked_for(attributes)
+        capabilities.check(request.capability, asked)
+        staged = self._staged(request)
+        former = self._context.state.published(request.target_path)
+        wanted = _wanted(request, staged, attributes)
+        if former is not None and replace(former, mode="", device="") != wanted:
+            raise AlreadyExists(
+                f"target_path {request.target_path}: volume {former.volume_id} is published there "
+                "otherwise "
+                f"({former.access_type} {former.fs_type} {former.access_mode}"
+                f"{' read-only' if former.read_only else ''}); unpublish it first"
+            )
+        mode = former.way if former else await self._mode(request, asked)
+        device = await backend.attach(volume.id, request.publish_context, request.secrets)
+        published = replace(wanted, mode=mode.value, device=str(device.path))
+        job = Job(backend, volume, device, published, Path(request.staging_path))
+        self._check_neighbours(published)
+        way = self._ways[mode]
+        way.check(job)
+        async with Undo() as undo:
+            if former is None:
+                undo.add("publish fact", lambda: self._context.state.remove(published))
+            await self._context.state.add(published)
+            await way.ensure(job, undo if former is None else Undo())
+        return published
 
     async def unpublish(self, volume_id: str, target_path: str) -> None:
         """Take the volume away from the target; absent is success. Data is never touched.
@@ -103,12 +113,15 @@ class Publishing:
                 raise Precondition(
                     f"target_path {target_path}: is published for volume {known.volume_id}, not {volume_id}"
                 )
-            if known.way is Mode.DIRECT if known else await self._is_direct(volume_id, target_path):
-                await self._context.writer.remove(target_path)
-            await off_loop(_clear_target, Path(target_path))
-            if known is not None:
-                await self._context.state.remove(known)
+            await in_one_thread(self._unpublish(volume_id, target_path, known))
         log.debug("volume unpublished", target=target_path)
+
+    async def _unpublish(self, volume_id: str, target_path: str, known: Published | None) -> None:
+        if known.way is Mode.DIRECT if known else await self._is_direct(volume_id, target_path):
+            await self._context.writer.remove(target_path)
+        await off_loop(_clear_target, Path(target_path))
+        if known is not None:
+            await self._context.state.remove(known)
 
     async def _is_direct(self, volume_id: str, target_path: str) -> bool:
         """Tell without a fact whether a target was published to a guest: by its guard, else by its record.
@@ -149,6 +162,8 @@ class Publishing:
     async def _mode(self, request: Publish, asked: Asked) -> Mode:
         runtime = PodRuntime.NO_CLUSTER
         if asked is not Asked.HOST:
+            if not isinstance(self._context.cluster, NoCluster):
+                await on_loop()  # it is asked over the network
             runtime = await self._context.cluster.pod_runtime(request.volume_context)
         return decide(request.capability.access_type, asked, runtime, volume=f"volume {request.volume_id}")
 

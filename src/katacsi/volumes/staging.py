@@ -16,8 +16,10 @@ from katacsi.host import block, mount, uuids
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
 from katacsi.volumes import capabilities, leftovers, parameters, paths
-from katacsi.volumes.finding import find_volume
+from katacsi.volumes.finding import backend_of, look_up
+from katacsi.volumes.hoststeps import host_steps
 from katacsi.volumes.locks import volume_lock
+from katacsi.volumes.mode import Asked
 from katacsi.volumes.pools import parse_id
 from katacsi.volumes.publish_state import Staged
 
@@ -50,25 +52,30 @@ class Staging:
         parsed = parse_id(VolumeId, request.volume_id)
         paths.check("staging_target_path", request.staging_path)
         with self._context.locks.hold(volume_lock(parsed.name)):
-            backend, volume = await find_volume(self._context.pools, request.volume_id)
-            attributes = parameters.effective(volume.attributes, request.volume_context)
-            capabilities.check(request.capability, parameters.asked_for(attributes))
-            capabilities.check_kind(volume, request.capability)
-            wanted = self._wanted(volume, request)
-            self._check_other_stagings(wanted)
-            if self._context.state.staged(wanted.path) is not None and self._context.state.targets_of(
-                request.volume_id
-            ):
-                # Published: a guest may hold the device, so it is not even looked at.
-                return
-            device = await self._attach(backend, volume, request)
-            if request.capability.access_type is AccessType.MOUNT:
-                mkfs_options = attributes.get(parameters.MKFS_OPTIONS, "")
-                volume, found = await self._formatter.ensure(
-                    backend, volume, device, wanted.fs_type, mkfs_options
-                )
-                await self._growing.tolerant(backend, volume, device, found)
-            await self._context.state.add(replace(wanted, device=str(device.path)))
+            backend = await backend_of(self._context.pools, parsed)
+            await host_steps(backend, self._stage(backend, parsed, request))
+
+    async def _stage(self, backend: Backend, volume_id: VolumeId, request: Stage) -> None:
+        volume = await look_up(backend, volume_id)
+        attributes = parameters.effective(volume.attributes, request.volume_context)
+        asked = parameters.asked_for(attributes)
+        capabilities.check(request.capability, asked)
+        capabilities.check_kind(volume, request.capability)
+        wanted = self._wanted(volume, request)
+        self._check_other_stagings(wanted)
+        if self._context.state.staged(wanted.path) is not None and self._context.state.targets_of(
+            request.volume_id
+        ):
+            # Published: a guest may hold the device, so it is not even looked at.
+            return
+        device = await self._attach(backend, volume, request)
+        if request.capability.access_type is AccessType.MOUNT:
+            mkfs_options = attributes.get(parameters.MKFS_OPTIONS, "")
+            volume, found = await self._formatter.ensure(
+                backend, volume, device, wanted.fs_type, mkfs_options, for_guests=asked is Asked.DIRECT
+            )
+            await self._growing.tolerant(backend, volume, device, found)
+        await self._context.state.add(replace(wanted, device=str(device.path)))
 
     async def unstage(self, volume_id: str, staging_path: str) -> None:
         """Let go of the device; absent is success. The data stays: only DeleteVolume frees it.
@@ -87,13 +94,17 @@ class Staging:
                 raise VolumeInUse(
                     f"volume {volume_id}: is published at {targets[0].path}; unpublish it first"
                 )
-            device = await backend.attached(parsed)
-            if device is not None and not self._context.state.stagings_of(volume_id):
-                await leftovers.require_no_record(self._context.writer, volume_id, device)
-            await off_loop(_release_mounts, volume_id, staging_path, device.path if device else None)
-            await backend.detach(parsed)
-            for staged in self._context.state.stagings_of(volume_id):
-                await self._context.state.remove(staged)
+            await host_steps(backend, self._unstage(backend, parsed, staging_path))
+
+    async def _unstage(self, backend: Backend, volume_id: VolumeId, staging_path: str) -> None:
+        device = await backend.attached(volume_id)
+        stagings = self._context.state.stagings_of(str(volume_id))
+        if device is not None and not stagings:
+            await leftovers.require_no_record(self._context.writer, str(volume_id), device)
+        await off_loop(_release_mounts, str(volume_id), staging_path, device.path if device else None)
+        await backend.detach(volume_id)
+        for staged in stagings:
+            await self._context.state.remove(staged)
 
     def _wanted(self, volume: Volume, request: Stage) -> Staged:
         capability = request.capability

@@ -1,5 +1,6 @@
 """The kernel's mount table, line by line."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ def test_a_line_is_read_with_and_without_optional_fields():
     shared = parsed(
         b"36 35 98:0 /mnt1 /mnt2 rw,noatime shared:7 master:1 - ext3 /dev/root rw,errors=continue"
     )
-    assert plain == shared
+    assert shared.propagation == ("shared:7", "master:1")
+    assert plain == dataclasses.replace(shared, propagation=())
     assert plain == mounttable.Mount(
         id=36,
         parent_id=35,
@@ -83,3 +85,23 @@ def test_the_table_of_this_process_is_read():
     assert (proc.fs_type, proc.root) == ("proc", "/")
     assert mounttable.at(Path("/proc"))[-1] == proc
     assert mounttable.at(Path("/proc/1")) == []
+
+
+def test_only_lines_that_may_concern_a_volume_are_read(monkeypatch):
+    """By source, by number, by the name of the device's node; a btrfs has no number of its device."""
+    lines = {
+        1: b"1 0 0:3 / /a rw - tmpfs katacsi:v1 ro",
+        2: b"2 0 7:1 / /b rw - ext4 /dev/loop1 rw",
+        3: b"3 0 0:6 /loop1 /c rw - devtmpfs udev rw",
+        4: b"4 0 0:50 / /d rw - btrfs /dev/null rw",
+        5: b"5 0 7:11 / /e rw - ext4 /dev/loop11 rw",
+        6: b"6 0 0:6 /loop11 /f rw - devtmpfs udev rw",
+    }
+    monkeypatch.setattr(mounttable, "_read", lambda: b"\n".join([*lines.values(), b""]))
+
+    def found(*wanted):
+        return {mount.id for mount in mounttable.mentioning(*wanted)}
+
+    assert found("katacsi:v1", (7, 1), "loop1") == {1, 2, 3, 4}
+    assert found("katacsi:v1", None, "") == {1, 4}
+    assert found("katacsi:v1", (7, 1), "an odd name") == set(lines)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from katacsi.backends.api import ContentSource, Facts, FormatState
+from katacsi.backends.loopfile import objects
 from katacsi.errors import CorruptRecord
 from katacsi.model import MIB
 
@@ -124,3 +125,31 @@ async def test_the_cost_of_a_call_does_not_grow_with_the_pool(opened, request_fo
     await backend.expand(volumes[4].id, 2 * MIB)
     assert listed == []
     assert len(read) <= 4
+
+
+async def test_a_record_that_changed_is_read_anew(opened, folder, request_for):
+    """What is remembered of a record holds for that very content: edits of one length, too, are seen."""
+    pool = await opened()
+    volume = await pool.create(request_for("a"))
+    path = folder / "volumes" / volume.id.name / "volume.json"
+    for name in ("ext4", "ext3", "ext2"):
+        edit(path, lambda record, name=name: record["facts"].update(fs_type=name))
+        assert (await pool.get(volume.id)).facts.fs_type == name
+    path.write_text("")
+    with pytest.raises(CorruptRecord):
+        await pool.get(volume.id)
+    path.unlink()
+    with pytest.raises(CorruptRecord):
+        await pool.get(volume.id)
+
+
+async def test_not_all_records_are_remembered(opened, request_for):
+    """Memory does not grow with the number of volumes; each is found as it was made."""
+    pool = await opened()
+    made = [await pool.create(request_for(f"pvc-{number}")) for number in range(70)]
+    assert [await pool.get(volume.id) for volume in made] == made
+    assert len(pool._volume_objects._remembered) == objects._REMEMBERED
+    await pool.delete(made[-1].id)
+    assert made[-1].id.name not in pool._volume_objects._remembered
+    again = await pool.create(request_for(made[-1].csi_name, required=2 * MIB))
+    assert await pool.get(again.id) == again

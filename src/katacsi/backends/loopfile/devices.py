@@ -79,8 +79,9 @@ class Devices:
 
     def is_blank(self, name: str) -> bool | None:
         """Prove that a volume reads as zero: its file has no data at all; else only a probe can tell."""
-        self._volumes.require(name)
         disk = self._shelf.disk(name)
+        if not disk.exists():
+            self._volumes.require(name)
         if (device := loop.attached_to(disk)) is not None:
             # What was written to the device may still be in the device's cache, and not in the file.
             block.drop_caches(device.path)

@@ -6,6 +6,7 @@ none any more; either may be removed when nobody works on it.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,13 @@ _CREATING = ".creating-"
 _DELETING = ".deleting-"
 
 
+# Each is asked for a dozen times in the life of a volume, and to put one together costs more than a look
+# at its file.
+@functools.lru_cache(maxsize=256)
+def _path(directory: Path, name: str, file: str) -> Path:
+    return directory / name / file
+
+
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """One of the pool's two folders of objects."""
@@ -40,11 +48,11 @@ class Shelf:
 
     def record(self, name: str) -> Path:
         """Give the path of an object's record."""
-        return self.directory / name / self.record_name
+        return _path(self.directory, name, self.record_name)
 
     def disk(self, name: str) -> Path:
         """Give the path of an object's bytes."""
-        return self.directory / name / DISK
+        return _path(self.directory, name, DISK)
 
     def names(self) -> list[str]:
         """Give the names of what may be objects; what cannot be one is somebody else's."""

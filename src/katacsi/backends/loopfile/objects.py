@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from katacsi.backends.loopfile.pool import Pool
 
 
+#: So many records are remembered: a volume's is read ten times from its creation to its deletion.
+_REMEMBERED = 64
+
+
 class Objects(Generic[AnyRecord]):
     """The objects of one kind in a pool."""
 
@@ -27,6 +31,8 @@ class Objects(Generic[AnyRecord]):
         self._pool = pool
         self._model = model
         self._ledger = ledger
+        #: Records as they were read last, with what tells the file from any other; the file decides.
+        self._remembered: dict[str, tuple[tuple[int, ...], AnyRecord]] = {}
 
     def read(self, name: str) -> AnyRecord | None:
         """Read the record of an object; None means proven absent.
@@ -35,9 +41,16 @@ class Objects(Generic[AnyRecord]):
             CorruptRecord: there is an object, but what is written about it cannot be used.
         """
         path = self.shelf.record(name)
+        # Taken before it is read: should somebody edit it in between, the next look sees another file.
+        version = _version(path)
+        remembered = self._remembered.get(name)
+        if remembered is not None and remembered[0] == version:
+            return remembered[1]
         data = files.read(path)
         if data is not None:
-            return parse(self._model, data, path)
+            record = parse(self._model, data, path)
+            self._remember(name, version, record)
+            return record
         if path.parent.exists():
             raise CorruptRecord(
                 f"{path.parent}: has no {path.name}; restore it from a backup, or move the folder away"
@@ -47,6 +60,8 @@ class Objects(Generic[AnyRecord]):
 
     def write(self, record: AnyRecord) -> None:
         """Replace an object's record; durable at once, for mkfs and guests rely on what it says."""
+        # Not told from the former by its times, if both were written within one tick of the clock.
+        self._remembered.pop(record.name, None)
         files.write_atomically(self.shelf.record(record.name), record.to_json())
 
     def make(self, record: AnyRecord, allocation: Allocation, fill: Callable[[Path], None]) -> None:
@@ -55,6 +70,7 @@ class Objects(Generic[AnyRecord]):
         Raises:
             OutOfSpace: the pool cannot promise its size, or is full.
         """
+        self._remembered.pop(record.name, None)
         disk = self.shelf.disk(record.name)
         self._ledger.promise(disk, record.size_bytes, allocation, files.room(self._pool.directory))
         try:
@@ -100,5 +116,23 @@ class Objects(Generic[AnyRecord]):
         if self.read(name) is None:
             self.shelf.finish_removal(name)
         else:
+            self._remembered.pop(name, None)
             self.shelf.remove(name)
         self._ledger.release(self.shelf.disk(name))
+
+    def _remember(self, name: str, version: tuple[int, ...] | None, record: AnyRecord) -> None:
+        if version is None:
+            return
+        while len(self._remembered) >= _REMEMBERED:
+            with contextlib.suppress(StopIteration, RuntimeError):  # other threads remember and forget, too
+                self._remembered.pop(next(iter(self._remembered)), None)
+        self._remembered[name] = (version, record)
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Tell a file and its content from any other that has been there; None where there is none to be seen."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
