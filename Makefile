@@ -10,7 +10,7 @@ ROOT_TOOLS := $(if $(filter 0,$(shell id -u)),tools)
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: ## Make .venv from the lock (instantaneous when it is up to date)
@@ -45,6 +45,14 @@ generate: venv ## Generate again what is generated: the CSI messages, the refere
 .PHONY: bench
 bench: venv ## Measure katacsi; never part of the tests
 	@$(PYTHON) bench/run.py $(ARGS)
+
+.PHONY: bench-datapath
+bench-datapath: $(ROOT_TOOLS) venv ## Measure I/O in a guest: direct, by virtio-fs, and on the host (root)
+	@$(PYTHON) bench/datapath.py $(ARGS)
+
+.PHONY: lab-nested
+lab-nested: $(ROOT_TOOLS) venv ## The whole chain once: a real LV, a record, a KVM guest, a growth (root)
+	@$(PYTHON) tools/lab_nested.py $(ARGS)
 
 .PHONY: lock
 lock: ## Pin the newest dependencies that pyproject.toml allows

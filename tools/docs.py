@@ -3,7 +3,7 @@
 
     .venv/bin/python tools/docs.py                     write them
     .venv/bin/python tools/docs.py --check             compare
-    .venv/bin/python tools/docs.py --check settings    compare one part: settings, parameters or gates
+    .venv/bin/python tools/docs.py --check settings    compare one part: settings, parameters, gates or checks
 
 A part lies between two comments, `<!-- PART: … -->` and `<!-- end of PART -->`; the text around it is a
 person's. In the table of gates the sentences are a person's too: a row that is there keeps its sentence, and
@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from katacsi.backends import registry
 from katacsi.cli import schema as schemas
+from katacsi.doctor.examine import CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 TREE = Path(__file__).resolve().parent.parent
 CONFIGURATION = TREE / "docs" / "configuration.md"
+DOCTOR = TREE / "docs" / "doctor.md"
 DEVELOPMENT = TREE / "docs" / "development.md"
 
 _GATE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -189,6 +191,20 @@ def _in_words(test: str) -> str:
     return name.removeprefix("test_").replace("_", " ").capitalize() + "."
 
 
+# -- the checks of katacsi doctor ----------------------------------------------------------------------
+
+
+def checks(present: str) -> str:
+    """Write a table of what `katacsi doctor` looks at, a group after the other."""
+    del present
+    chapters: dict[str, list[tuple[str, ...]]] = {}
+    for check in CHECKS:
+        row = (f"`{check.id}`", check.about, check.harm.value or "–", check.why)  # noqa: RUF001  # a dash
+        chapters.setdefault(check.group, []).append(row)
+    titles = ("Check", "Looks at", "Harm", "Why")
+    return "\n".join(f"### {group}\n\n{_table(titles, rows)}" for group, rows in chapters.items())
+
+
 # -- Markdown ------------------------------------------------------------------------------------------
 
 
@@ -205,6 +221,7 @@ PARTS = {
     "settings": (CONFIGURATION, settings),
     "parameters": (CONFIGURATION, parameters),
     "gates": (DEVELOPMENT, gates),
+    "checks": (DOCTOR, checks),
 }
 
 if __name__ == "__main__":

@@ -72,18 +72,22 @@ class Share:
     """Of virtiofsd: auto, always, or none."""
     options: tuple[str, ...] = ()
     """More of virtiofsd's `-o`, as `allow_direct_io`."""
+    announced: bool = True
+    """Whether the guest is told which folders below it are mounts of their own, as Kata has it."""
 
     def command(self, program: Path, listener: int) -> list[str]:
         """Return virtiofsd's command line for a listening socket."""
         # chroot and not a mount namespace, which would not see what is mounted later. The announcing and the
         # one thread are Kata's own (DEFVIRTIOFSEXTRAARGS in its src/runtime/Makefile).
-        options = (f"source={self.source}", f"cache={self.cache}", "sandbox=chroot", "announce_submounts")
+        options = [f"source={self.source}", f"cache={self.cache}", "sandbox=chroot"]
+        if self.announced:
+            options.append("announce_submounts")
         return [
             str(program),
             f"--fd={listener}",
             "--thread-pool-size=1",
             "-o",
-            ",".join(options + self.options),
+            ",".join([*options, *self.options]),
         ]
 
 
@@ -104,8 +108,12 @@ class Guest:
         shares: Mapping[str, Share] | None = None,
         iothread: bool = False,
         fio: bool = False,
+        cpu: str = "max",
+        accelerator: str = "tcg,thread=multi",
+        modules: tuple[str, ...] = (),
     ) -> None:
         self._memory, self._cpus, self._iothread, self._fio = memory, cpus, iothread, fio
+        self._cpu, self._accelerator, self._modules = cpu, accelerator, modules
         self._shares = dict(shares or {})
         for tag in self._shares:
             if not TAG.fullmatch(tag):
@@ -121,7 +129,7 @@ class Guest:
             Unavailable: a part is missing and cannot be fetched.
             Died: it does not boot.
         """
-        parts = guest_packages.prepare(fio=self._fio)
+        parts = guest_packages.prepare(fio=self._fio, modules=self._modules)
         with contextlib.ExitStack() as stack:
             self._start(parts, stack)
             with self._watched():
@@ -240,7 +248,7 @@ class Guest:
         words = [str(parts.qemu)]
         words += f"""
             -nodefaults -no-user-config -display none -no-reboot
-            -machine q35,memory-backend=memory,usb=off,vmport=off -accel tcg,thread=multi -cpu max
+            -machine q35,memory-backend=memory,usb=off,vmport=off -accel {self._accelerator} -cpu {self._cpu}
             -smp {self._cpus} -m {self._memory >> 20}M
             -object memory-backend-memfd,id=memory,size={self._memory},share=on
             -device virtio-serial-pci

@@ -93,8 +93,10 @@ class Parts:
         )
 
 
-def prepare(*, fio: bool = False) -> Parts:
+def prepare(*, fio: bool = False, modules: tuple[str, ...] = ()) -> Parts:
     """Return the parts of a machine, fetching and making what is not in the cache yet.
+
+    Its initrd has the modules named beside those that every machine has.
 
     Raises:
         Unavailable: not an amd64 machine, or a package cannot be had.
@@ -106,12 +108,13 @@ def prepare(*, fio: bool = False) -> Parts:
     if kernel is None:
         raise Unavailable(f"{tree} holds no kernel: remove it and try again")
     programs = (*PROGRAMS, FIO) if fio else PROGRAMS
-    made_of = json.dumps([RECIPE, tree.name, PROGRAMS, LINKS, MODULES]).encode() + INIT.read_bytes()
-    kind = "fio" if fio else "base"
+    loaded = (*MODULES, *modules)
+    made_of = json.dumps([RECIPE, tree.name, programs, LINKS, loaded]).encode() + INIT.read_bytes()
+    kind = ("fio" if fio else "base") + ("+modules" if modules else "")
     initrd = PACKAGES.folder / f"initrd-{kind}-{digest(made_of + STATUS.read_bytes())}.cpio"
     with alone(PACKAGES.folder / "lock"):
         if not initrd.exists():
-            _make_initrd(tree, initrd, programs)
+            _make_initrd(tree, initrd, programs, loaded)
     return Parts(tree=tree, kernel=kernel, initrd=initrd)
 
 
@@ -136,19 +139,19 @@ def _libraries(tree: Path) -> str:
     return ":".join(sorted({str(file.parent) for file in tree.glob("usr/lib/*-linux-gnu/**/lib*.so.*")}))
 
 
-def _make_initrd(tree: Path, initrd: Path, programs: Collection[str]) -> None:
+def _make_initrd(tree: Path, initrd: Path, programs: Collection[str], modules: Iterable[str]) -> None:
     started = time.monotonic()
     for old in initrd.parent.glob(f"{initrd.name.rpartition('-')[0]}-*.cpio"):
         old.unlink()
     with tempfile.TemporaryDirectory(prefix=".initrd-", dir=initrd.parent) as scratch:
         fresh = Path(scratch) / "initrd"
-        fresh.write_bytes(_cpio(_entries(tree, programs)))
+        fresh.write_bytes(_cpio(_entries(tree, programs, modules)))
         fresh.rename(initrd)
     mib = initrd.stat().st_size / (1 << 20)
     print(f"guest: initrd of {mib:.0f} MiB made in {time.monotonic() - started:.1f} s", file=sys.stderr)
 
 
-def _entries(tree: Path, names: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
+def _entries(tree: Path, names: Collection[str], loaded: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
     """Give name, mode and content of everything in the initrd."""
     for folder in ("bin", "dev", "etc", "mnt", "lib", "lib64", "lib/modules", "proc", "run", "sys", "tmp"):
         yield folder, stat.S_IFDIR | 0o755, b""
@@ -167,7 +170,7 @@ def _entries(tree: Path, names: Collection[str]) -> Iterator[tuple[str, int, byt
         yield f"bin/{link}", stat.S_IFLNK | 0o777, target.encode()
     for name, library in _needed_libraries(tree, programs).items():
         yield name, stat.S_IFREG | 0o755, library.read_bytes()
-    modules = list(_in_order(tree))
+    modules = list(_in_order(tree, loaded))
     for module, content in modules:
         yield f"lib/modules/{module}.ko", stat.S_IFREG | 0o644, content
     yield "lib/modules/order", stat.S_IFREG | 0o644, "\n".join(name for name, _ in modules).encode() + b"\n"
@@ -198,7 +201,7 @@ def _needed_libraries(tree: Path, programs: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def _in_order(tree: Path) -> Iterator[tuple[str, bytes]]:
+def _in_order(tree: Path, modules: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Give the modules to load and those that they depend on, each after what it needs.
 
     The modules name what they need themselves, so no depmod is called.
@@ -224,7 +227,7 @@ def _in_order(tree: Path) -> Iterator[tuple[str, bytes]]:
             yield from need(other.replace("-", "_"))
         yield module, content
 
-    for module in MODULES:
+    for module in modules:
         yield from need(module)
 
 

@@ -85,9 +85,9 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
 # -- the generated parts -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["settings", "parameters", "gates"])
+@pytest.mark.parametrize("part", ["settings", "parameters", "gates", "checks"])
 def test_generated_tables_are_up_to_date(part):
-    """The tables of settings, parameters and gates say what the code and the tests say."""
+    """The tables of settings, parameters, gates and checks say what the code and the tests say."""
     argv = [sys.executable, "tools/docs.py", "--check", part]
     answer = subprocess.run(argv, cwd=TREE, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -1,0 +1,249 @@
+"""What was measured, as tables and as JSON: ratios first, then the figures they come from."""
+
+from __future__ import annotations
+
+import os
+import platform
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from datapath_fio import JOBS
+from datapath_paths import DIRECT, HOST, PATHS, VFS_DIO
+from report import Aim
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from datapath import Results
+    from datapath_fio import Job, Sample
+
+UNCAPPED, CAPPED = "uncapped", "capped"
+#: A machine that does nothing else has less.
+_IDLE_LOAD = 0.7
+
+
+def aims(results: Results) -> list[Aim]:
+    """Compare with what was promised; each figure is the worst of all jobs and rounds."""
+    found = []
+    if worst := min(_ratios(results, CAPPED, HOST), default=None):
+        found.append(Aim("capped, direct / host", ">= 0.98", f"{worst:.3f}", round(worst, 3) >= 0.98))
+        steady = max(sample.variation for sample in _all(results, CAPPED, DIRECT))
+        found.append(
+            Aim(
+                "capped, direct: variation of the seconds",
+                "<= 0.02",
+                f"{steady:.3f}",
+                round(steady, 3) <= 0.02,
+            )
+        )
+    if worst := min(_ratios(results, UNCAPPED, VFS_DIO, depth=32), default=None):
+        found.append(
+            Aim("depth 32, direct / virtio-fs with O_DIRECT", ">= 1.4", f"{worst:.2f}", worst >= 1.4)
+        )
+        steadier = [
+            ours.variation < theirs.variation
+            for job in JOBS
+            if job.depth == 32
+            for ours, theirs in _pairs(results, UNCAPPED, job, VFS_DIO)
+        ]
+        name = "depth 32, direct varies less than virtio-fs with O_DIRECT"
+        found.append(Aim(name, "always", f"{sum(steadier)} of {len(steadier)} runs", all(steadier)))
+    zero = sum(sample.at_zero for sample in all_direct(results))
+    found.append(Aim("seconds without I/O, direct, growth included", "0", str(zero), zero == 0))
+    return found
+
+
+def ratio(results: Results, part: str, job: Job, baseline: str) -> float | None:
+    """Give how many times the IOPS of a baseline the direct path has: the mean of the rounds."""
+    found = [ours.iops / theirs.iops for ours, theirs in _pairs(results, part, job, baseline)]
+    return mean(found) if found else None
+
+
+def all_direct(results: Results) -> Iterator[Sample]:
+    """Give every run on the direct path."""
+    for part in (UNCAPPED, CAPPED):
+        yield from _all(results, part, DIRECT)
+        yield from (growth.sample for growth in results.growths.get(part, ()))
+
+
+def machine(results: Results) -> str:
+    """Say in a line what it was measured on, and how far that can be believed."""
+    wanted = results.wanted
+    rounds = "1 round" if wanted.rounds == 1 else f"{wanted.rounds} rounds"
+    facts = [f"{rounds} of {wanted.runtime} s a run", f"{os.cpu_count()} CPUs", f"Linux {platform.release()}"]
+    facts.append(f"a guest of {wanted.cpus} emulated CPUs{', with an iothread' if wanted.iothread else ''}")
+    if CAPPED in wanted.parts:
+        facts.append(f"{wanted.iops_cap:,} IOPS held {results.how_capped}")
+    busy = f"load average {results.load:.1f} before it"
+    if results.load > _IDLE_LOAD:
+        busy += ": other work ran on this machine, so do not keep these figures"
+    return "; ".join([*facts, busy])
+
+
+def show(results: Results) -> None:
+    """Print the tables."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=130)
+    table = _table("The direct path against what was promised: the worst of all jobs and rounds")
+    for head in ("", "promised", "measured", ""):
+        table.add_column(head)
+    for aim in aims(results):
+        table.add_row(aim.name, aim.promised, aim.measured, "[green]met[/]" if aim.met else "[red]missed[/]")
+    console.print(table)
+    for part, title in (
+        (UNCAPPED, "As fast as it goes"),
+        (CAPPED, f"On a device of {results.wanted.iops_cap:,} IOPS"),
+    ):
+        if any(key[0] == part for key in results.samples):
+            console.print(_ratios_table(results, part, title))
+            console.print(_figures_table(results, part))
+    if results.growths:
+        console.print(_growths_table(results))
+    console.print(machine(results), soft_wrap=True)
+
+
+def as_json(results: Results) -> dict:
+    """Give everything as plain data."""
+    wanted = results.wanted
+    return {
+        "machine": {
+            "cpus": os.cpu_count(),
+            "kernel": platform.release(),
+            "load_before": results.load,
+            "guest_cpus": wanted.cpus,
+            "iothread": wanted.iothread,
+        },
+        "runtime_s": wanted.runtime,
+        "iops_cap": wanted.iops_cap,
+        "capped_by": results.how_capped,
+        "aims": [vars(aim) for aim in aims(results)],
+        "runs": [
+            {"part": part, "job": job, "path": path, "round": number, **_plain(sample)}
+            for (part, job, path), samples in results.samples.items()
+            for number, sample in enumerate(samples)
+        ],
+        "growths": [
+            {
+                "part": part,
+                "round": number,
+                "grown_s": growth.grown_s,
+                "filled_s": growth.filled_s,
+                **_plain(growth.sample),
+            }
+            for part, growths in results.growths.items()
+            for number, growth in enumerate(growths)
+        ],
+    }
+
+
+def rows(results: Results, part: str) -> Iterator[tuple[Job, str, list[Sample]]]:
+    """Give job, path and samples of everything that was measured in a part."""
+    for job in JOBS:
+        for path in PATHS:
+            if samples := results.of(part, job.name, path):
+                yield job, path, samples
+
+
+def speed(job: Job, samples: list[Sample]) -> str:
+    """Give what a job is counted in, with its unit: the mean of the rounds."""
+    if job.small:
+        return f"{mean(sample.iops for sample in samples):,.0f} IOPS"
+    return f"{mean(sample.mb_s for sample in samples):,.0f} MB/s"
+
+
+def milliseconds(samples: list[Sample]) -> str:
+    """Give the p99 latency, the mean of the rounds."""
+    return f"{mean(sample.p99_us for sample in samples) / 1000:.2f}"
+
+
+def worst_variation(samples: list[Sample]) -> str:
+    """Give the largest coefficient of variation of the rounds."""
+    return f"{max(sample.variation for sample in samples):.3f}"
+
+
+def at_zero(samples: list[Sample]) -> str:
+    """Give the seconds without I/O, of all rounds."""
+    return str(sum(sample.at_zero for sample in samples))
+
+
+def _plain(sample: Sample) -> dict:
+    return {
+        "iops": round(sample.iops, 1),
+        "mb_s": round(sample.mb_s, 2),
+        "p50_us": round(sample.p50_us, 1),
+        "p99_us": round(sample.p99_us, 1),
+        "variation": round(sample.variation, 4),
+        "seconds_at_zero": sample.at_zero,
+        "worst_second": round(sample.worst, 3),
+        "seconds": sample.seconds,
+    }
+
+
+def _ratios_table(results: Results, part: str, title: str) -> Table:
+    table = _table(f"{title}: the direct path has how many times the rate of")
+    table.add_column("job")
+    baselines = [path for path in PATHS if path != DIRECT]
+    for path in baselines:
+        table.add_column(path, justify="right")
+    for job in JOBS:
+        found = [ratio(results, part, job, path) for path in baselines]
+        if any(found):
+            table.add_row(job.title, *("" if value is None else f"{value:.2f} x" for value in found))
+    return table
+
+
+def _figures_table(results: Results, part: str) -> Table:
+    table = _table("The figures")
+    for head in ("job", "path"):
+        table.add_column(head)
+    for head in ("rate", "p99 ms", "variation", "seconds at zero"):
+        table.add_column(head, justify="right")
+    before = None
+    for job, path, samples in rows(results, part):
+        if before not in (None, job):
+            table.add_section()
+        cells = (speed(job, samples), milliseconds(samples), worst_variation(samples), at_zero(samples))
+        table.add_row("" if before == job else job.title, path, *cells)
+        before = job
+    return table
+
+
+def _growths_table(results: Results) -> Table:
+    table = _table("The volume grows while the guest writes at depth 32")
+    table.add_column("device")
+    for head in ("IOPS", "worst second / mean", "variation", "seconds at zero"):
+        table.add_column(head, justify="right")
+    for part, growths in results.growths.items():
+        for growth in growths:
+            sample = growth.sample
+            table.add_row(
+                part,
+                f"{sample.iops:,.0f}",
+                f"{sample.worst:.2f}",
+                f"{sample.variation:.3f}",
+                str(sample.at_zero),
+            )
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left")
+
+
+def _pairs(results: Results, part: str, job: Job, baseline: str) -> list[tuple[Sample, Sample]]:
+    ours, theirs = results.of(part, job.name, DIRECT), results.of(part, job.name, baseline)
+    return list(zip(ours, theirs, strict=True)) if ours and theirs else []
+
+
+def _ratios(results: Results, part: str, baseline: str, *, depth: int = 0) -> Iterator[float]:
+    for job in JOBS:
+        if job.small and depth in (0, job.depth):
+            yield from (ours.iops / theirs.iops for ours, theirs in _pairs(results, part, job, baseline))
+
+
+def _all(results: Results, part: str, path: str) -> Iterator[Sample]:
+    for job in JOBS:
+        yield from results.of(part, job.name, path)

@@ -1,0 +1,52 @@
+"""Runs all checks over a picture of a node, and sums up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from katacsi.doctor.host_checks import HOST
+from katacsi.doctor.kata_checks import KATA
+from katacsi.doctor.kata_disk_checks import DISKS
+from katacsi.doctor.kata_key_checks import KEYS
+from katacsi.doctor.model import Finding, Verdict
+from katacsi.doctor.pool_checks import POOLS
+from katacsi.doctor.record_checks import RECORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from katacsi.doctor.model import Check
+    from katacsi.doctor.node import Node
+
+CHECKS: Final[tuple[Check, ...]] = (*KATA.all, *KEYS.all, *DISKS.all, *RECORDS.all, *HOST.all, *POOLS.all)
+
+
+def examine(node: Node) -> list[Finding]:
+    """Judge everything that is known of a node."""
+    return [Finding(check, result) for check in CHECKS for result in check.judge(node)]
+
+
+def alarming(findings: Iterable[Finding]) -> bool:
+    """Whether something would lose data or break a pod, or nobody can tell that it would not."""
+    return any(finding.alarming for finding in findings)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Say in one line how it stands."""
+    count = Counter(finding.verdict for finding in findings)
+    failures = count[Verdict.FAILURE]
+    parts = [
+        f"{failures or 'no'} {_plural(failures, 'problem')} would break pods or lose data",
+        f"{count[Verdict.WARNING]} {_plural(count[Verdict.WARNING], 'warning')}"
+        if count[Verdict.WARNING]
+        else "",
+        f"{count[Verdict.UNKNOWN]} could not be determined" if count[Verdict.UNKNOWN] else "",
+        f"{count[Verdict.NOTE]} {_plural(count[Verdict.NOTE], 'note')}" if count[Verdict.NOTE] else "",
+        f"{count[Verdict.OK]} {_plural(count[Verdict.OK], 'check')} fine",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _plural(number: int, word: str) -> str:
+    return word if number == 1 else f"{word}s"

@@ -1,0 +1,205 @@
+"""The root in which Kata looks for records, and what lies there."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from katacsi.doctor.model import Checks, Harm, Unread, failure, note, ok, unknown, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from katacsi.doctor.model import Result
+    from katacsi.doctor.node import Node, Place, Recorded
+
+RECORDS: Final = Checks("Records")
+
+_MEMORY: Final = ("tmpfs", "ramfs")
+#: As containerd and CRI-O name sandboxes.
+_SANDBOX_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@RECORDS.add(
+    "records-root",
+    "the root is a folder, and the node's own",
+    Harm.DATA,
+    "Kata reads records of the node. One that is written into a container's own folder is never found, and "
+    "the pod gets the host's directory, which the guard makes read-only.",
+)
+def root(node: Node) -> Iterator[Result]:
+    """Look whether Kata and katacsi mean the same folder."""
+    place = node.records.place
+    if isinstance(place, Unread):
+        yield unknown("records", place.reason, "run doctor as root on the node")
+    elif not place.exists and not node.contained:
+        yield ok(place.path, "is not there yet; katacsi makes it")
+    elif not place.exists:
+        yield failure(place.path, "is not there in this container", _mount(place))
+    elif not place.folder:
+        yield failure(place.path, "is no folder", "find out what put it there, and remove it")
+    elif place.hosts is False:
+        yield failure(place.path, "is another folder than the node's", _mount(place))
+    else:
+        yield ok(place.path, "is a folder of the node")
+
+
+def _mount(place: Place) -> str:
+    return f"give the container the node's {place.path} (hostPath, DirectoryOrCreate)"
+
+
+@RECORDS.add(
+    "records-memory",
+    "the root is in memory",
+    Harm.DATA,
+    "Devices get new numbers at a reboot. A record that outlives it names whatever device has that number "
+    "then; Kata relies on /run being empty.",
+)
+def memory(node: Node) -> Iterator[Result]:
+    """Look whether records go at a reboot."""
+    place = node.records.place
+    if isinstance(place, Unread) or (node.contained and not place.exists):
+        return
+    if place.mounted is None:
+        yield unknown(place.path, "the filesystem it lies on is not known")
+    elif place.mounted.type in _MEMORY:
+        yield ok(place.path, f"on {place.mounted.type}")
+    else:
+        yield failure(
+            place.path,
+            f"on {place.mounted.type} ({place.mounted.target}), which outlives a reboot",
+            f"mount a tmpfs at /run, or at {place.path}",
+        )
+
+
+@RECORDS.add(
+    "records-mode",
+    "the root belongs to root alone",
+    Harm.DATA,
+    "A record says which device of the node a guest gets: who can write one can read and write any disk.",
+)
+def mode(node: Node) -> Iterator[Result]:
+    """Look who may write records."""
+    place = node.records.place
+    if isinstance(place, Unread) or not place.exists or not place.folder:
+        return
+    fact = f"mode {place.mode:04o}, owner {place.owner}"
+    remedy = f"chown root: {place.path} && chmod 0700 {place.path}"
+    if place.mode & 0o022 or place.owner != 0:
+        yield failure(place.path, fact, remedy)
+    elif place.mode & 0o077:
+        yield warning(place.path, fact, f"{remedy} (katacsi does so with its next record)", Harm.NONE)
+    else:
+        yield ok(place.path, fact)
+
+
+@RECORDS.add(
+    "records-readable",
+    "records that a runtime would stumble over",
+    Harm.PODS,
+    "runtime-rs fails every container of a path whose folder has no record, or a torn one. The Go runtime "
+    "skips a torn record and shares the host's directory.",
+)
+def readable(node: Node) -> Iterator[Result]:
+    """Say which folders have no record that can be read; only notes of what is not known to be ours."""
+    entries = node.records.entries
+    if isinstance(entries, Unread):
+        yield unknown("records", entries.reason, "run doctor as root on the node")
+        return
+    broken = [recorded for recorded in entries if recorded.entry.record is None]
+    for recorded in broken:
+        if recorded.ours:
+            yield failure(
+                _subject(recorded),
+                recorded.entry.problem,
+                "delete the pod; NodeUnpublishVolume removes the record",
+            )
+        else:
+            yield note(
+                _subject(recorded),
+                f"{recorded.entry.problem}; {_whose(recorded)}",
+                "if no pod uses the path: katacsi direct-volume remove --volume-path PATH",
+            )
+    if not broken:
+        yield ok("records", _count(len(entries)))
+
+
+@RECORDS.add(
+    "records-stale",
+    "records whose target is gone",
+    Harm.NONE,
+    "A pod that is gone needs no record. katacsi removes its own at its next start, once no guest uses them.",
+)
+def stale(node: Node) -> Iterator[Result]:
+    """Name records that nobody can use any more."""
+    entries = node.records.entries
+    if isinstance(entries, Unread):
+        return
+    for recorded in entries:
+        if recorded.entry.record is None or recorded.target_there:
+            continue
+        if recorded.target_there is None:
+            yield unknown(_subject(recorded), "whether its target is there cannot be looked at")
+        elif recorded.ours:
+            yield warning(_subject(recorded), "its target is gone", "restart katacsi on this node")
+        else:
+            yield note(_subject(recorded), f"its target is gone; {_whose(recorded)}")
+
+
+@RECORDS.add(
+    "records-device",
+    "records whose device is gone",
+    Harm.PODS,
+    "A container that is created for such a path does not start.",
+)
+def device(node: Node) -> Iterator[Result]:
+    """Name records that lead nowhere; those of pods that are gone are left to `records-stale`."""
+    entries = node.records.entries
+    if isinstance(entries, Unread):
+        return
+    for recorded in entries:
+        if recorded.entry.record is None or recorded.device_there or recorded.target_there is False:
+            continue
+        named = recorded.entry.record.device
+        if recorded.device_there is None:
+            yield unknown(_subject(recorded), f"whether {named} is there cannot be looked at")
+        elif recorded.ours:
+            yield failure(
+                _subject(recorded), f"its device {named} is gone", "delete the pod, and see katacsi's log"
+            )
+        else:
+            yield note(_subject(recorded), f"its device {named} is gone; {_whose(recorded)}")
+
+
+@RECORDS.add(
+    "records-leftovers",
+    "files beside a record",
+    Harm.SLOW,
+    "Kata takes every other file beside a record for the id of a sandbox, and asks the wrong one how full "
+    "the volume is.",
+)
+def leftovers(node: Node) -> Iterator[Result]:
+    """Name files that are no sandbox ids, such as the temporary ones of another writer."""
+    entries = node.records.entries
+    if isinstance(entries, Unread):
+        return
+    for recorded in entries:
+        strange = [name for name in recorded.entry.sandbox_ids if not _SANDBOX_ID.fullmatch(name)]
+        if strange and recorded.ours:
+            yield warning(
+                _subject(recorded), f"beside its record: {', '.join(strange)}", "delete these files"
+            )
+        elif strange:
+            yield note(_subject(recorded), f"beside its record: {', '.join(strange)}; {_whose(recorded)}")
+
+
+def _subject(recorded: Recorded) -> str:
+    return recorded.entry.target or recorded.entry.name
+
+
+def _whose(recorded: Recorded) -> str:
+    return "whose it is, is not known" if recorded.ours is None else "it is not ours"
+
+
+def _count(number: int) -> str:
+    return "one, readable" if number == 1 else f"{number or 'none'}{', all readable' if number else ''}"

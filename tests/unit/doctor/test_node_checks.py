@@ -1,0 +1,347 @@
+"""What is said of the records, the node and the pools: from the picture to the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from katacsi.backends.loopfile.settings import LoopfileSettings
+from katacsi.backends.lvm.settings import LvmSettings
+from katacsi.directvolume.record import DirectVolumeRecord
+from katacsi.directvolume.writer import Entry
+from katacsi.doctor import examine
+from katacsi.doctor.host_checks import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, TOOLS
+from katacsi.doctor.kataconfig import parsed
+from katacsi.doctor.model import Unread, Verdict
+from katacsi.doctor.node import (
+    Kata,
+    Kernel,
+    Kubelet,
+    Mounted,
+    Node,
+    Place,
+    PoolFacts,
+    Recorded,
+    Records,
+)
+from katacsi.settings import Settings
+from support import kata_trees as trees
+
+OK, NOTE, WARNING, FAILURE, UNKNOWN = Verdict
+ROOT = "/run/kata-containers/shared/direct-volumes"
+TMPFS = Mounted("/run", "tmpfs", shared=True)
+DISK = Mounted("/srv", "xfs")
+TARGET = "/var/lib/kubelet/pods/p/volumes/kubernetes.io~csi/pvc-1/mount"
+RECORD = DirectVolumeRecord("/dev/loop7", "ext4")
+DENIED = Unread("denied")
+
+
+def verdicts(check_id, node):
+    """What a check says of a node, in order."""
+    check = next(check for check in examine.CHECKS if check.id == check_id)
+    results = list(check.judge(node))
+    assert all(result.remedy for result in results if result.verdict in {FAILURE, WARNING})
+    return [result.verdict for result in results]
+
+
+def place(path=ROOT, **facts):
+    return Place(path, mounted=facts.pop("mounted", TMPFS), **facts)
+
+
+@pytest.mark.parametrize(
+    ("check_id", "found", "contained", "expected"),
+    [
+        ("records-root", place(), False, OK),
+        ("records-root", place(exists=False), False, OK),
+        ("records-root", place(exists=False), True, FAILURE),
+        ("records-root", place(folder=False), False, FAILURE),
+        ("records-root", place(hosts=False), True, FAILURE),
+        ("records-root", place(hosts=True), True, OK),
+        ("records-root", DENIED, False, UNKNOWN),
+        ("records-memory", place(), False, OK),
+        ("records-memory", place(mounted=Mounted("/", "ext4")), False, FAILURE),
+        ("records-memory", place(mounted=None), False, UNKNOWN),
+        ("records-mode", place(mode=0o700), False, OK),
+        ("records-mode", place(mode=0o755), False, WARNING),
+        ("records-mode", place(mode=0o770), False, FAILURE),
+        ("records-mode", place(mode=0o700, owner=1000), False, FAILURE),
+    ],
+)
+def test_root_of_the_records(check_id, found, contained, expected):
+    """Where it is, on what, and whose."""
+    node = Node(contained=contained, records=Records(found))
+    assert verdicts(check_id, node) == [expected]
+
+
+def test_a_root_that_a_container_has_not_lies_on_no_filesystem():
+    """`records-root` has said what there is to say."""
+    node = Node(contained=True, records=Records(place(exists=False, mounted=Mounted("/", "overlay"))))
+    assert verdicts("records-memory", node) == []
+
+
+def recorded(record, *, ours, target_there=True):
+    problem = "" if record else "torn"
+    return Recorded(Entry(TARGET, "name", record, problem), ours, target_there)
+
+
+IDS = ("a" * 64, "0f" * 32)
+TEMPORARY = ("mountInfo.json.tmp",)
+
+
+def led(ours, *, device_there=True, target_there=True, beside=()):
+    """A readable record, and what is where it leads to."""
+    entry = Entry(TARGET, "name", RECORD, sandbox_ids=tuple(beside))
+    return (Recorded(entry, ours, target_there, device_there),)
+
+
+@pytest.mark.parametrize(
+    ("check_id", "entries", "expected"),
+    [
+        ("records-device", led(ours=True), []),
+        ("records-device", led(ours=True, device_there=False), [FAILURE]),
+        ("records-device", led(ours=False, device_there=False), [NOTE]),
+        ("records-device", led(ours=None, device_there=False), [NOTE]),
+        ("records-device", led(ours=True, device_there=None), [UNKNOWN]),
+        # Nobody starts a container for a path that is gone.
+        ("records-device", led(ours=True, device_there=False, target_there=False), []),
+        ("records-leftovers", led(ours=True, beside=IDS), []),
+        ("records-leftovers", led(ours=True, beside=TEMPORARY), [WARNING]),
+        ("records-leftovers", led(ours=False, beside=TEMPORARY), [NOTE]),
+    ],
+)
+def test_what_records_lead_to(check_id, entries, expected):
+    """A device that is gone breaks a pod of ours; of others' records everything is only noted."""
+    assert verdicts(check_id, Node(records=Records(place(), entries))) == expected
+
+
+@pytest.mark.parametrize(
+    ("check_id", "entries", "expected"),
+    [
+        ("records-readable", (), [OK]),
+        ("records-readable", (recorded(RECORD, ours=True),), [OK]),
+        ("records-readable", (recorded(None, ours=True),), [FAILURE]),
+        # What is not ours is none of our business, and may be used in ways that we do not know.
+        ("records-readable", (recorded(None, ours=False),), [NOTE]),
+        ("records-readable", (recorded(None, ours=None),), [NOTE]),
+        ("records-readable", DENIED, [UNKNOWN]),
+        ("records-stale", (recorded(RECORD, ours=True),), []),
+        ("records-stale", (recorded(RECORD, ours=True, target_there=False),), [WARNING]),
+        ("records-stale", (recorded(RECORD, ours=False, target_there=False),), [NOTE]),
+        ("records-stale", (recorded(RECORD, ours=False, target_there=None),), [UNKNOWN]),
+    ],
+)
+def test_records(check_id, entries, expected):
+    """Our own are judged, others' are noted."""
+    assert verdicts(check_id, Node(records=Records(place(), entries))) == expected
+
+
+def kubelet(**facts):
+    return place("/var/lib/kubelet", **facts)
+
+
+SHARED, PRIVATE = Mounted("/", "ext4", shared=True), Mounted("/", "ext4")
+
+
+@pytest.mark.parametrize(
+    ("found", "contained", "expected"),
+    [
+        (kubelet(mounted=SHARED), False, OK),
+        (kubelet(mounted=PRIVATE), False, NOTE),
+        (kubelet(exists=False), False, NOTE),
+        (kubelet(mounted=SHARED, hosts=True), True, OK),
+        (kubelet(mounted=PRIVATE, hosts=True), True, FAILURE),
+        (kubelet(mounted=SHARED, hosts=False), True, FAILURE),
+        (kubelet(exists=False), True, FAILURE),
+        (kubelet(mounted=None), False, UNKNOWN),
+        (DENIED, False, UNKNOWN),
+    ],
+)
+def test_propagation(found, contained, expected):
+    """In a container mounts have to reach the node."""
+    node = Node(contained=contained, kubelet=Kubelet(place=found))
+    assert verdicts("node-propagation", node) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("root", "longest", "expected"),
+    [("/var/lib/kubelet", 98, OK), ("/" + "k" * 73, 40, OK), ("/" + "k" * 74, 39, FAILURE)],
+)
+def test_length_of_targets(root, longest, expected):
+    """189 bytes for all of the path; a dynamic PersistentVolume's name has 40."""
+    node = Node(kubelet=Kubelet(root))
+    assert verdicts("node-target-length", node) == [expected]
+    assert len(f"{root}/pods/{'u' * 36}/volumes/kubernetes.io~csi/{'v' * longest}/mount") == 189
+
+
+ALL_TOOLS = frozenset(name for names in TOOLS.values() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("missing", "default", "expected"),
+    [
+        (set(), "ext4", [OK, OK, OK, OK]),
+        ({"blkid"}, "ext4", [FAILURE, OK, OK, OK]),
+        ({"e2fsck"}, "ext4", [OK, FAILURE, OK, OK]),
+        ({"e2fsck"}, "xfs", [OK, WARNING, OK, OK]),
+        ({"mkfs.xfs"}, "xfs", [OK, OK, FAILURE, OK]),
+        ({"mkfs.btrfs"}, "ext4", [OK, OK, OK, WARNING]),
+    ],
+)
+def test_tools(missing, default, expected):
+    """Those of the default filesystem have to be there."""
+    node = Node(tools=ALL_TOOLS - missing, settings=Settings(default_filesystem=default))
+    assert verdicts("node-tools", node) == expected
+
+
+@pytest.mark.parametrize(
+    ("filesystems", "modules", "expected"),
+    [
+        (frozenset({"ext4", "xfs"}), DENIED, [OK, OK]),
+        (frozenset({"ext4"}), frozenset({"xfs"}), [OK, OK]),
+        (frozenset({"ext4"}), frozenset(), [OK, WARNING]),
+        (frozenset({"ext4"}), DENIED, [OK, UNKNOWN]),
+        (DENIED, frozenset(), [UNKNOWN]),
+    ],
+)
+def test_filesystems(filesystems, modules, expected):
+    """Known, loadable, missing."""
+    node = Node(kernel=Kernel(filesystems=filesystems, modules=modules))
+    assert verdicts("node-filesystems", node) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        (1 << CAP_SYS_ADMIN | 1 << CAP_SYS_RESOURCE, OK),
+        (1 << CAP_SYS_ADMIN, WARNING),
+        (1 << CAP_SYS_RESOURCE, FAILURE),
+        (DENIED, UNKNOWN),
+    ],
+)
+def test_rights(held, expected):
+    """Mounting is a must, growing a mounted ext4 is not."""
+    assert verdicts("node-rights", Node(capabilities=held)) == [expected]
+
+
+@pytest.mark.parametrize(("on", "expected"), [(True, NOTE), (False, OK), (DENIED, UNKNOWN)])
+def test_selinux(on, expected):
+    """It is good to know."""
+    assert verdicts("node-selinux", Node(kernel=Kernel(selinux=on))) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "paths", "expected"),
+    [
+        (trees.GO_QEMU, {"/run/x": (False, True)}, []),
+        (trees.RUST_QEMU, {"/run/x": (False, True)}, [WARNING]),
+        (trees.RUST_QEMU, {"/run/x": (True, True), "/run/y": (False, False)}, [OK]),
+        (trees.RUST_QEMU, {"/run/x": (False, False)}, [NOTE]),
+    ],
+)
+def test_guest_statistics(text, paths, expected):
+    """runtime-rs needs more than its sockets."""
+    kata = Kata(configurations=(parsed("/k.toml", text, ()),))
+    assert verdicts("node-guest-statistics", Node(kata=kata, guest_paths=paths)) == expected
+
+
+def loopfile(*, require_mount=False, **facts):
+    own = LoopfileSettings(directory="/srv/pool", require_mount=require_mount)
+    return PoolFacts("default", "loopfile", own, **facts)
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        (loopfile(), OK),
+        (loopfile(problem="gone"), FAILURE),
+        (loopfile(problem=DENIED), UNKNOWN),
+        (loopfile(unready=True), NOTE),
+    ],
+)
+def test_pools_open(pool, expected):
+    """As their backend says."""
+    assert verdicts("pool-usable", Node(settings=Settings(), pools=(pool,))) == [expected]
+
+
+@pytest.mark.parametrize(("available", "expected"), [(1 << 30, [OK]), ((1 << 30) - 1, [WARNING]), (None, [])])
+def test_room(available, expected):
+    """For one volume at least."""
+    node = Node(settings=Settings(), pools=(loopfile(available_bytes=available),))
+    assert verdicts("pool-room", node) == expected
+
+
+@pytest.mark.parametrize(
+    ("mounted", "path", "require_mount", "expected"),
+    [
+        (DISK, "/srv/pool", False, OK),
+        (DISK, "/srv", True, OK),
+        (DISK, "/srv", False, WARNING),
+        (replace(DISK, read_only=True), "/srv/pool", False, FAILURE),
+        (Mounted("/srv", "tmpfs"), "/srv/pool", False, FAILURE),
+        (Mounted("/", "overlay"), "/srv/pool", False, FAILURE),
+        (Mounted("/srv", "nfs4"), "/srv/pool", False, WARNING),
+        (None, "/srv/pool", False, UNKNOWN),
+    ],
+)
+def test_disk_of_a_pool(mounted, path, require_mount, expected):
+    """What is gone after a reboot loses data."""
+    pool = loopfile(require_mount=require_mount, place=place(path, mounted=mounted))
+    assert verdicts("pool-disk", Node(pools=(pool,))) == [expected]
+
+
+def test_loop_devices():
+    """They matter to whom they serve."""
+    broken = Kernel(loop_problem="none")
+    assert verdicts("pool-loop-devices", Node()) == [OK]
+    assert verdicts("pool-loop-devices", Node(kernel=broken)) == [NOTE]
+    assert verdicts("pool-loop-devices", Node(kernel=broken, pools=(loopfile(),))) == [FAILURE]
+
+
+def lvm(settings=None, **facts):
+    return PoolFacts("fast", "lvm", LvmSettings(volume_group="vg", **(settings or {})), **facts)
+
+
+THIN = {"thin_pool": "thin"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kernel", "expected"),
+    [
+        (None, Kernel(), FAILURE),
+        (None, Kernel(device_mapper=True), OK),
+        (THIN, Kernel(device_mapper=True, targets=frozenset({"thin-pool"})), OK),
+        (THIN, Kernel(device_mapper=True, targets=frozenset(), modules=frozenset({"dm_thin_pool"})), OK),
+        (THIN, Kernel(device_mapper=True, targets=frozenset(), modules=frozenset()), FAILURE),
+        (THIN, Kernel(device_mapper=True, targets=DENIED, modules=DENIED), UNKNOWN),
+    ],
+)
+def test_device_mapper(settings, kernel, expected):
+    """The driver, and the target of the pool's own type."""
+    assert verdicts("pool-device-mapper", Node(kernel=kernel, pools=(lvm(settings),))) == [expected]
+
+
+LOCKS = place("/run/lock/lvm")
+
+
+@pytest.mark.parametrize(
+    ("version", "locks", "contained", "expected"),
+    [
+        ("2.03.16(2)", LOCKS, False, [OK, OK]),
+        ("2.02.187(2)", LOCKS, False, [FAILURE, OK]),
+        (DENIED, LOCKS, False, [UNKNOWN, OK]),
+        ("2.03.16(2)", replace(LOCKS, hosts=False), True, [OK, FAILURE]),
+        ("2.03.16(2)", replace(LOCKS, exists=False), True, [OK, FAILURE]),
+        ("2.03.16(2)", replace(LOCKS, exists=False), False, [OK, OK]),
+    ],
+)
+def test_lvm(version, locks, contained, expected):
+    """A version with what is used, and one set of locks."""
+    node = Node(contained=contained, pools=(lvm(lvm_version=version, lvm_locks=locks),))
+    assert verdicts("pool-lvm", node) == expected
+
+
+@pytest.mark.parametrize(("scans", "expected"), [(None, OK), (False, OK), (True, WARNING), (DENIED, UNKNOWN)])
+def test_the_node_s_own_lvm(scans, expected):
+    """It should not look into what guests write."""
+    assert verdicts("pool-lvm-scan", Node(host_lvm_scans_volumes=scans, pools=(lvm(),))) == [expected]
