@@ -72,7 +72,11 @@ def machine(results: Results) -> str:
     """Say in a line what it was measured on, and how far that can be believed."""
     wanted = results.wanted
     rounds = "1 round" if wanted.rounds == 1 else f"{wanted.rounds} rounds"
-    facts = [f"{rounds} of {wanted.runtime} s a run", f"{os.cpu_count()} CPUs", f"Linux {platform.release()}"]
+    facts = [
+        f"{rounds} of {wanted.runtime} s a run",
+        f"{os.cpu_count()} CPUs",
+        f"Linux {platform.release().split('-')[0]}",
+    ]
     facts.append(f"a guest of {wanted.cpus} emulated CPUs{', with an iothread' if wanted.iothread else ''}")
     if CAPPED in wanted.parts:
         facts.append(f"{wanted.iops_cap:,} IOPS held {results.how_capped}")

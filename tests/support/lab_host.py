@@ -172,6 +172,8 @@ class _Machine:
                 self._read += len(line)
                 data: dict[str, Any] = json.loads(line)
                 report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+                if report.skipped and isinstance(report.longrepr, list):
+                    report.longrepr = tuple(report.longrepr)  # as pytest made it; JSON has no tuples
                 self._arrived.setdefault(report.nodeid, []).append(report)
                 self.seconds[report.nodeid.split("::")[0]] += report.duration
 

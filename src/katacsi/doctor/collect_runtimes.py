@@ -25,10 +25,9 @@ _CONTAINERD: Final = (
     "/run/k0s/containerd-cri.toml",
     "/var/snap/microk8s/current/args/containerd.toml",
 )
-#: Whose files are read without being named anywhere.
-_K0S_FOLDER: Final = "/etc/k0s/containerd.d"
-#: Read by default, which any configuration file replaces by its own `imports`.
-_CONTAINERD_FOLDER: Final = "/etc/containerd/conf.d"
+#: Whose files are read without being named anywhere. `/etc/containerd/conf.d` is none of these: containerd
+#: follows only the `imports` of files that exist, never those it has by default (cmd/containerd/command).
+_CONTAINERD_FOLDERS: Final = ("/etc/k0s/containerd.d",)
 _CRIO: Final = "/etc/crio/crio.conf"
 _CRIO_FOLDERS: Final = ("/usr/lib/crio/crio.conf.d", "/etc/crio/crio.conf.d")
 
@@ -36,8 +35,7 @@ _CRIO_FOLDERS: Final = ("/usr/lib/crio/crio.conf.d", "/etc/crio/crio.conf.d")
 def handlers(files: HostFiles) -> tuple[list[Handler], list[str], list[str]]:
     """Give Kata's handlers, the files that were read, and what could not be."""
     problems: list[str] = []
-    folders = [_K0S_FOLDER] if files.status(_CONTAINERD[0]) else [_K0S_FOLDER, _CONTAINERD_FOLDER]
-    containerd = list(_trees(files, [*_CONTAINERD, *_in_folders(files, folders)], problems))
+    containerd = list(_trees(files, [*_CONTAINERD, *_in_folders(files, _CONTAINERD_FOLDERS)], problems))
     crio = list(_trees(files, [_CRIO, *_in_folders(files, _CRIO_FOLDERS)], problems))
     found = [*runtime.of_containerd(containerd), *runtime.of_crio(crio)]
     return found, [file for file, _ in (*containerd, *crio)], problems

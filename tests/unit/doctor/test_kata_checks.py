@@ -64,7 +64,14 @@ def judged(check_id, text, *, settings=None, kernel=None, **how):
         ("kata-block-device-aio", RUST, WARNING),
         ("kata-block-device-aio", RUST + 'block_device_aio = "threads"', OK),
         ("kata-block-device-aio", CLH, None),
-        ("kata-block-device-aio", GO + 'block_device_aio = "native"', WARNING),
+        ("kata-block-device-aio", GO + 'block_device_aio = "native"', FAILURE),
+        (
+            "kata-block-device-aio",
+            GO + 'block_device_aio = "native"\nblock_device_cache_direct = true',
+            FAILURE,
+        ),
+        ("kata-block-device-aio", RUST + 'block_device_aio = "native"', FAILURE),
+        ("kata-block-device-aio", RUST + 'block_device_aio = "native"\nblock_device_cache_direct = true', OK),
         (
             "kata-block-device-aio",
             GO
