@@ -120,7 +120,7 @@ def _alone(home: Path) -> Iterator[None]:
 def _build(tool: GoTool) -> None:
     """Build in a scratch folder beside the final one, then rename: a program is there whole or not at all."""
     started = time.monotonic()
-    go = _go(tool.go)
+    go = find_go(tool.go)
     home = tool.path.parent
     with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
         source = tool.source or _module(go, tool, Path(scratch))
@@ -151,7 +151,7 @@ def _module(go: str, tool: GoTool, scratch: Path) -> Path:
     answer = subprocess.run(
         [go, "mod", "download", "-json", f"{tool.module}@{tool.version}"],
         cwd=scratch,  # outside any module: a go.mod above would add its own requirements
-        env=_go_environment(),
+        env=os.environ | go_variables(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -174,12 +174,20 @@ def _module(go: str, tool: GoTool, scratch: Path) -> Path:
     return copy
 
 
-def _go(least: tuple[int, int]) -> str:
-    """Return a Go that is new enough: the one on PATH, else the pinned one."""
+def find_go(least: tuple[int, int]) -> str:
+    """Return a Go that is new enough: the one on PATH, else the pinned one.
+
+    Raises:
+        Unavailable: neither can be had.
+    """
     found = shutil.which("go")
     if found:
         said = subprocess.run(
-            [found, "env", "GOVERSION"], env=_go_environment(), capture_output=True, text=True, check=False
+            [found, "env", "GOVERSION"],
+            env=os.environ | go_variables(),
+            capture_output=True,
+            text=True,
+            check=False,
         ).stdout
         release = re.match(r"go(\d+)\.(\d+)", said)
         if release and (int(release[1]), int(release[2])) >= least:
@@ -196,9 +204,9 @@ def _go(least: tuple[int, int]) -> str:
     return answer.stdout.strip()
 
 
-def _go_environment() -> dict[str, str]:
-    """Return an environment in which Go builds a static program and never fetches another Go by itself."""
-    return os.environ | {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "", "CGO_ENABLED": "0"}
+def go_variables() -> dict[str, str]:
+    """Return the variables with which Go builds a static program and never fetches another Go by itself."""
+    return {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "", "CGO_ENABLED": "0"}
 
 
 def _run(argv: list[str], cwd: Path, what: str) -> None:
@@ -206,7 +214,7 @@ def _run(argv: list[str], cwd: Path, what: str) -> None:
     answer = subprocess.run(
         argv,
         cwd=cwd,
-        env=_go_environment(),
+        env=os.environ | go_variables(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -4,10 +4,10 @@
     KATACSI_SOURCE_KATA=<clone of kata-containers> python tools/kata_vectors.py           # write the vectors
     KATACSI_SOURCE_KATA=<clone of kata-containers> python tools/kata_vectors.py --check   # compare them
 
-Neither Go's module proxy nor crates.io serves Kata's code, so the answers of one pinned commit are kept in
+No registry serves Kata's code, so the answers of one pinned commit are kept in
 tests/vectors/kata-direct-volume.json: of the Go package src/runtime/pkg/direct-volume and of the crate
-src/libs/kata-types. Small programs of ours (tools/kata_vector_programs/) are built against both, below the
-cache, and run where Kata's own root of records is a private, empty folder. Needs root, git, Go and cargo.
+src/libs/kata-types. Small programs of ours (tools/kata_vector_programs/) are built against both, and run
+where Kata's own root of records is a private, empty folder. Needs root, git, Go and cargo.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import base64
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,82 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import kata_vector_cases as cases
+from kata_source import COMMIT, ROOT, VERSION, Unavailable, in_private, programs
 
-HERE = Path(__file__).resolve().parent
-OURS = HERE / "kata_vector_programs"
-VECTORS = HERE.parent / "tests" / "vectors" / "kata-direct-volume.json"
-CACHE = Path(os.environ.get("KATACSI_CACHE") or Path.home() / ".cache" / "katacsi")
-VERSION, COMMIT = "4.1.0", "7c6ba40c54ea29b459b4997cff948caaba4e658b"
-#: Kata's own, as both packages have it.
-ROOT = Path("/run/kata-containers/shared/direct-volumes")
-PARTS = ("Cargo.toml", "Cargo.lock", "src/libs", "src/runtime/pkg/direct-volume")
-GO_MODULE = "module github.com/kata-containers/kata-containers/src/runtime\n\ngo 1.21\n"
-
-
-class Unavailable(Exception):
-    """Kata's code cannot be had or built here; the message says why."""
-
-
-def programs() -> dict[str, Path]:
-    """Build the programs against the pinned commit, once; return them by language.
-
-    Raises:
-        Unavailable: no source is named, it lacks the commit, or a program does not compile.
-    """
-    home = CACHE / "kata-vectors" / COMMIT[:12]
-    built = {"go": home / "go-program", "rust": home / "rust-program"}
-    newest = max(path.stat().st_mtime for path in OURS.rglob("*") if path.is_file())
-    if not all(program.exists() and program.stat().st_mtime > newest for program in built.values()):
-        source = os.environ.get("KATACSI_SOURCE_KATA")
-        if not source:
-            raise Unavailable("KATACSI_SOURCE_KATA names no clone of kata-containers")
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        archive = _run(["git", "-C", source, "archive", COMMIT, *PARTS]).stdout
-        _run(["tar", "-x", "-C", str(home)], data=archive)
-        _build_go(home, built["go"])
-        _build_rust(home, built["rust"])
-    return built
-
-
-def _build_go(home: Path, program: Path) -> None:
-    module = home / "src" / "runtime"
-    (module / "go.mod").write_text(GO_MODULE)
-    shutil.copytree(OURS / "go", module / "vectors")
-    _run(["go", "build", "-o", str(program), "./vectors"], folder=module)
-
-
-def _build_rust(home: Path, program: Path) -> None:
-    shutil.copytree(OURS / "rust", home / "vectors")
-    manifest = home / "Cargo.toml"
-    members = 'members = ["vectors", "src/libs/kata-types", "src/libs/safe-path", "src/libs/test-utils"]'
-    text = re.sub(r"members = \[.*?\n\]", members, manifest.read_text(), count=1, flags=re.DOTALL)
-    # Optional, not built, and pinned to a git repository; still it must be found somewhere.
-    manifest.write_text(re.sub(r"^devicemapper = .*$", 'devicemapper = "*"', text, flags=re.MULTILINE))
-    _run(["cargo", "build", "--quiet", "-p", "kata-vectors"], folder=home)
-    shutil.move(home / "target" / "debug" / "kata-vectors", program)
-    shutil.rmtree(home / "target")
-
-
-def _run(
-    argv: list[str], *, folder: Path | None = None, data: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    try:
-        answer = subprocess.run(argv, cwd=folder, input=data, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise Unavailable(f"{argv[0]} is not installed") from error
-    if answer.returncode:
-        raise Unavailable(f"{' '.join(argv[:4])}: {answer.stderr.decode(errors='replace')[-2000:]}")
-    return answer
-
-
-# -- in the private place ------------------------------------------------------------------------------
-
-
-def in_private(argv: list[str]) -> bytes:
-    """Run a command where /run is empty and its own; return its output."""
-    script = 'mount -t tmpfs tmpfs /run && exec "$@"'
-    return _run(["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv]).stdout
+VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors" / "kata-direct-volume.json"
 
 
 class Asked:
@@ -149,7 +75,7 @@ def answers(go: str, rust: str) -> dict[str, Any]:
     try:
         return {
             "kata": {"version": VERSION, "commit": COMMIT},
-            "names": [_name(both["go"], path) for path in cases.PATHS],
+            "names": [_name(both, path) for path in cases.PATHS],
             "written": [_written(both["go"], record) for record in cases.RECORDS],
             "read": [_read(both, text) for text in cases.TEXTS],
             "stories": [_story(both, name, steps) for name, steps in cases.STORIES.items()],
@@ -159,10 +85,14 @@ def answers(go: str, rust: str) -> dict[str, Any]:
             program.end()
 
 
-def _name(go: Asked, path: str) -> dict[str, Any]:
-    clear()
-    written = go({"do": "write", "path": path, "record": {"volume-type": "directvol"}})
-    return {"path": path, "entry": next(iter(ROOT.iterdir())).name if written["ok"] else None}
+def _name(both: dict[str, Asked], path: str) -> dict[str, Any]:
+    named: dict[str, Any] = {"path": path}
+    for language, program in both.items():
+        clear()
+        text = base64.b64encode(b'{"volume-type":"directvol","device":"/d","fstype":"ext4"}').decode()
+        added = program({"do": "add", "path": path, "text": text})
+        named[language] = next(iter(ROOT.iterdir())).name if added["ok"] else None
+    return named
 
 
 def _written(go: Asked, record: dict[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,12 @@ import structlog
 import katacsi
 from katacsi.backends import registry
 from katacsi.backends.api import PoolContext, Scope
-from katacsi.directvolume.handover import FileHandover, KataRuntimeHandover
+from katacsi.directvolume.handover import FileHandover
+from katacsi.directvolume.kata_runtime import KataRuntimeHandover
 from katacsi.directvolume.sandboxes import Sandboxes
 from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
-from katacsi.errors import SettingsError
+from katacsi.errors import HostError, SettingsError
 from katacsi.host import command
 from katacsi.metrics import Metrics, serve_metrics
 from katacsi.model import MAX_NAME_BYTES
@@ -129,7 +130,24 @@ def handover_of(settings: Settings) -> Handover:
             f"direct_volume.kata_runtime: {error.message}, or give its path, or set direct_volume.handover "
             "to `file`"
         ) from error
-    return KataRuntimeHandover(settings.direct_volume_root, chosen.kata_runtime)
+    return KataRuntimeHandover(settings.direct_volume_root, chosen.kata_runtime, chosen.kata_config)
+
+
+async def prove_handover(settings: Settings) -> None:
+    """Make sure that records can be handed over, before a pod needs one.
+
+    Raises:
+        SettingsError: the command does not work here; the message has what it said.
+    """
+    handover = handover_of(settings)
+    if isinstance(handover, KataRuntimeHandover):
+        try:
+            await handover.prove()
+        except HostError as error:
+            raise SettingsError(
+                f"direct_volume.kata_runtime: {error.message}; docs/kata-contract.md says what the command "
+                "needs; or set direct_volume.handover to `file`"
+            ) from error
 
 
 def socket_of(endpoint: str, base: Path) -> Path:
@@ -159,6 +177,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
     )
     workflows = workflows_of(settings, node_id, metrics)
     async with AsyncExitStack() as stack:
+        await prove_handover(settings)
         await workflows.start()
         stack.push_async_callback(workflows.close)
         await _start_metrics(workflows, stack)

@@ -62,6 +62,11 @@ class DirectVolumeSettings(_Section):
     kata_runtime: str = Field(
         default="kata-runtime", min_length=1, description="That command: a name on the PATH, or a path."
     )
+    kata_config: Path | None = Field(
+        default=None,
+        description="Kata's configuration file for that command, which does nothing without one that it can "
+        "load. Default: where the command looks by itself.",
+    )
 
 
 class LogSettings(_Section):

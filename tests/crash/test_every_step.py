@@ -23,7 +23,7 @@ import pytest
 from katacsi.rpc.client import RpcError, csi
 from support import leaks, observed
 from support.lifecycle import MIB, Life
-from support.zygote import AFTER, BEFORE, TORN, Zygote, ZygoteDriver
+from support.zygote import AFTER, BEFORE, COMMAND_PAUSES_S, TORN, Zygote, ZygoteDriver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -40,6 +40,9 @@ _WORKERS = 2
 
 #: How far a tool gets before it is taken along, in microseconds: hardly, some way, nearly or quite.
 _TORN_AFTER_US = (1000, 3000, 6000, 12000)
+
+#: The same for the stand-in for `kata-runtime`: while it starts, has a folder, half a record, or all of it.
+_TORN_COMMAND_AFTER_US = tuple(int(phase * 1e6 * COMMAND_PAUSES_S) for phase in (0.5, 1.3, 2.3, 4))
 
 _numbers = itertools.count(1)
 
@@ -112,6 +115,7 @@ class Call:
     opposite: Callable[[Case], Awaitable[object]]
     check: Callable[[Case], Awaitable[object]] | None = None
     pool: dict[str, Any] = field(default_factory=dict)
+    by_command: bool = False  #: records are changed by `kata-runtime`
 
 
 async def _nothing(case: Case) -> None:
@@ -369,9 +373,25 @@ CALLS = [
     Call("publish host", staged("host", "xfs", mount_group="1234"), publish, unpublish, takes_bytes),
     Call("publish host read-only", staged("host", "ext4", read_only=True), publish, unpublish),
     Call("publish block", staged("block"), publish, unpublish, takes_bytes),
+    Call(
+        "publish by kata-runtime",
+        staged("direct", "ext4", mount_group="1234"),
+        publish,
+        unpublish,
+        takes_bytes,
+        by_command=True,
+    ),
     Call("unpublish direct", published("direct", "ext4"), unpublish, published_again, holds),
     Call("unpublish host", published("host", "xfs"), unpublish, published_again, holds),
     Call("unpublish block", published("block"), unpublish, published_again, holds),
+    Call(
+        "unpublish by kata-runtime",
+        published("direct", "ext4"),
+        unpublish,
+        published_again,
+        holds,
+        by_command=True,
+    ),
     Call("unstage direct", unpublished("direct", "ext4"), unstage, staged_again, holds_restaged),
     Call("unstage host", unpublished("host", "xfs"), unstage, staged_again, holds_restaged),
     Call("unstage block", unpublished("block"), unstage, staged_again, holds_restaged),
@@ -440,8 +460,16 @@ def after_each(steps: list[str]) -> list[Crash]:
     return [first, *(place for place in others if place.when != BEFORE)]
 
 
+def from_the_command(places: list[Crash]) -> list[Crash]:
+    """Leave out what comes before `kata-runtime`: those steps are the same without it."""
+    first = next(index for index, place in enumerate(places) if place.step == "start of kata-runtime")
+    return places[max(first - 2, 0) :]
+
+
 def torn(step: str) -> tuple[int, ...]:
     """Say how far into a step a tool is killed with its driver, in microseconds; most steps are no tool's."""
+    if step == "start of kata-runtime":
+        return _TORN_COMMAND_AFTER_US
     return _TORN_AFTER_US if step.startswith("start of") else ()
 
 
@@ -458,7 +486,7 @@ class Reference:
 async def reference(call: Call, zygote: Zygote, folder: Path) -> Reference:
     """Run a call, and in a second life the call and its opposite, without a crash."""
     folder.mkdir()
-    async with ZygoteDriver(zygote, folder, pool=call.pool) as driver:
+    async with ZygoteDriver(zygote, folder, pool=call.pool, by_command=call.by_command) as driver:
         case = await _before(call, driver)
         driver.count()
         answer = await call.act(case)
@@ -511,6 +539,9 @@ async def crash(call: Call, case: Case, place: Crash) -> bool:
         return False
     finally:
         case.driver.disarm()
+    if call.by_command:
+        # Nothing can refuse a call because of it. Where a driver runs, systemd or the container ends it, too.
+        await case.driver.command_ended()
     await case.driver.start()
     return True
 
@@ -573,7 +604,7 @@ async def everywhere(
     """Do something at every place of a call; give the run without a crash, and the number of deaths."""
     seen = await reference(call, zygotes[0], scratch / "reference")
     assert seen.steps, "the call has no steps: the launcher wraps nothing any more"
-    places = choose(seen.steps)
+    places = from_the_command(choose(seen.steps)) if call.by_command else choose(seen.steps)
     waiting = iter(places)
     failures: list[str] = []
     deaths: list[Crash] = []
@@ -582,7 +613,7 @@ async def everywhere(
         for attempt in itertools.count():
             folder = scratch / f"worker-{number}-{attempt}"
             folder.mkdir()
-            driver = ZygoteDriver(zygote, folder, pool=call.pool)
+            driver = ZygoteDriver(zygote, folder, pool=call.pool, by_command=call.by_command)
             place: Crash | None = None
             try:
                 async with driver:

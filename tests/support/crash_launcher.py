@@ -240,7 +240,7 @@ def _wrapped_call(name: str, function: Callable[..., Any]) -> Callable[..., Any]
             return function(*args, **kwargs)
         shown = name
         if name == "subprocess.Popen":
-            shown = f"start of {args[0][0]}"
+            shown = f"start of {args[0][0].rpartition('/')[2]}"
         elif name == "fcntl.ioctl":
             if args[1] in _ASKING:
                 return function(*args, **kwargs)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import mmap
 import os
@@ -22,15 +23,18 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from katacsi.rpc.client import Client
-from support import crash_launcher, leaks
+from support import crash_launcher, kata_runtime_command, leaks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 BEFORE, AFTER, TORN = crash_launcher.BEFORE, crash_launcher.AFTER, crash_launcher.TORN
 NODE = "node-1"
 #: How long a start may take on a machine that is busy with something else.
 _START_S = 20.0
+#: How long a stand-in for `kata-runtime` rests between two steps, so that it can be killed there.
+COMMAND_PAUSES_S = 0.06
 
 
 class Zygote:
@@ -76,11 +80,18 @@ class Zygote:
 class ZygoteDriver:
     """A driver on a pool of its own, with the switch that kills it. Use it with `async with`.
 
-    Records and facts lie in a folder below /run, which is tmpfs as in production.
+    Records and facts lie in a folder below /run, which is tmpfs as in production. With `by_command` the
+    records are changed by a stand-in for `kata-runtime`.
     """
 
     def __init__(
-        self, zygote: Zygote, scratch: Path, *, pool: dict[str, Any] | None = None, **settings: object
+        self,
+        zygote: Zygote,
+        scratch: Path,
+        *,
+        pool: dict[str, Any] | None = None,
+        by_command: bool = False,
+        **settings: object,
     ) -> None:
         self._zygote = zygote
         self.scratch = scratch
@@ -98,6 +109,10 @@ class ZygoteDriver:
         self._steps_file = scratch / "steps"
         for folder in (self.pool, self.pods, self.staging):
             folder.mkdir(exist_ok=True)
+        self._kata_runtime = scratch / "kata-runtime"
+        if by_command:
+            kata_runtime_command.install(scratch, self.records, pauses=COMMAND_PAUSES_S)
+            settings["direct_volume"] = {"handover": "kata-runtime", "kata_runtime": str(self._kata_runtime)}
         self._config.write_text(
             yaml.safe_dump(
                 {
@@ -188,6 +203,12 @@ class ZygoteDriver:
             self.kill()
         return await self.start()
 
+    async def command_ended(self) -> None:
+        """Wait until no `kata-runtime` of it runs any more."""
+        word = os.fsencode(self._kata_runtime)
+        while any(word in words for words in _words_of_all()):  # noqa: ASYNC110 -- there is no event
+            await asyncio.sleep(0.005)
+
     def tail(self, lines: int = 60) -> str:
         """Give the end of its log."""
         text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
@@ -233,3 +254,10 @@ class ZygoteDriver:
                 self.kill()
             leaks.undo(leaks.leaks_below(self.run))
             shutil.rmtree(self.run)
+
+
+def _words_of_all() -> Iterator[list[bytes]]:
+    """Give the words with which each process was started."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended
+            yield (process / "cmdline").read_bytes().split(b"\0")

@@ -1,15 +1,15 @@
-"""The two ways to change a record: as a file of ours, or by Kata's own command."""
+"""What changes records: this process, which writes them as files, or Kata's command (`kata_runtime`)."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from katacsi.directvolume.names import RECORD_FILE, target_entry_name, temporary_entry_name
 from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
 from katacsi.errors import CorruptRecord, ForeignContent, HostError
-from katacsi.host import command, files
+from katacsi.host import files
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ _FILE_MODE = 0o600
 
 
 class Handover(Protocol):
-    """Changes the records of a root. Operations on one target must not overlap."""
+    """Changes the records of a root. Operations on one target must not overlap.
+
+    Attributes:
+        tears: whether a crash may leave half of a record, which a retry has to mend.
+    """
+
+    tears: bool
 
     async def ensure_unless_other(self, target: str, data: bytes) -> bool:
         """Have the record there unless another one is; return whether another one is, which then stays.
@@ -41,6 +47,8 @@ class Handover(Protocol):
 class FileHandover:
     """Writes the records itself: each appears whole and lasting, or not at all."""
 
+    tears = False
+
     def __init__(self, root: Path) -> None:
         self._root = root
 
@@ -57,96 +65,24 @@ class FileHandover:
         return await off_loop(_remove, self._root, target)
 
     def _ensure_unless_other(self, target: str, data: bytes) -> bool:
-        present = _present(self._root, target)
+        present = present_bytes(self._root, target)
         if present is None:
             _write(self._root, target, data)
         elif present != data:
-            _refuse_foreign(self._root, target, present)
+            refuse_foreign(self._root, target, present)
             return True
         return False
-
-
-class KataRuntimeHandover:
-    """Has `kata-runtime direct-volume` change the records, and looks whether it did.
-
-    The command writes in place: killed midway it leaves a torn record or a folder without one. The guard is
-    mounted before, so no pod writes to the node's disk then; the retry, or the removal, mends it. The command
-    writes below Kata's own root only, so another `direct_volume_root` is an error at the first record.
-
-    Args:
-        root: the root of the records, to look at.
-        program: the command, a name or a path.
-    """
-
-    #: It writes a file on tmpfs; this is for a machine that swaps.
-    TIMEOUT_S: Final = 30.0
-
-    def __init__(self, root: Path, program: str) -> None:
-        self._root = root
-        self._program = program
-
-    async def ensure_unless_other(self, target: str, data: bytes) -> bool:
-        """As in `Handover`.
-
-        Raises:
-            HostError: the command failed, or there is another record after it; `MissingTool` without it.
-        """
-        present = await off_loop(_present, self._root, target)
-        if present is None:
-            await self.replace(target, data)
-        elif present != data:
-            await off_loop(_refuse_foreign, self._root, target, present)
-            return True
-        return False
-
-    async def replace(self, target: str, data: bytes) -> None:
-        """As in `Handover`, with the errors of `ensure_unless_other`."""
-        path = self._root / target_entry_name(target) / RECORD_FILE
-        try:
-            await self._run("add", "--volume-path", target, "--mount-info", data.decode())
-            await off_loop(self._check, path, data)
-        except HostError:
-            # runtime-rs fails every container of a target that has a folder without a record.
-            with contextlib.suppress(HostError):
-                await off_loop(files.ensure_directory_absent, path.parent)
-            raise
-
-    async def remove(self, target: str) -> bool:
-        """As in `Handover`, with the errors of `ensure_unless_other`."""
-        entry = self._root / target_entry_name(target)
-        if not await off_loop(os.path.lexists, entry):
-            return False
-        await self._run("remove", "--volume-path", target)
-        if await off_loop(os.path.lexists, entry):
-            raise HostError(
-                f"{entry}: is still there after `{self._program} direct-volume remove`; {self._other_root()}"
-            )
-        return True
-
-    async def _run(self, action: str, *arguments: str) -> None:
-        await command.run([self._program, "direct-volume", action, *arguments], timeout_s=self.TIMEOUT_S)
-
-    def _check(self, path: Path, data: bytes) -> None:
-        present = files.read(path)
-        if present != data:
-            fact = "is not there" if present is None else "holds something else"
-            raise HostError(f"{path}: {fact} after `{self._program} direct-volume add`; {self._other_root()}")
-
-    def _other_root(self) -> str:
-        return (
-            "the command keeps its records below /run/kata-containers/shared/direct-volumes: set "
-            "direct_volume_root to it, or direct_volume.handover to `file`"
-        )
 
 
 # -- one hop off the event loop each -------------------------------------------------------------------
 
 
-def _present(root: Path, target: str) -> bytes | None:
+def present_bytes(root: Path, target: str) -> bytes | None:
+    """Read what is there instead of a target's record, or is it; `None` when there is nothing."""
     return files.read(root / target_entry_name(target) / RECORD_FILE)
 
 
-def _refuse_foreign(root: Path, target: str, present: bytes) -> None:
+def refuse_foreign(root: Path, target: str, present: bytes) -> None:
     """Refuse to replace a record that katacsi cannot have written.
 
     Raises:

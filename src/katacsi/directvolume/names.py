@@ -22,6 +22,8 @@ MAX_TARGET_BYTES = 189
 
 #: Where temporary folders of ours decode to; no pod can have a mount there, so Kata never asks for them.
 _TEMPORARY = "/.katacsi-tmp"
+#: A target that nobody has, and no record is for.
+NO_TARGET = f"{_TEMPORARY}/none"
 
 
 def entry_name(path: str) -> str:

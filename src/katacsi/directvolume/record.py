@@ -1,8 +1,8 @@
 """Kata's record of one direct-assigned volume: its fields, its byte form, and what may be in it.
 
-The bytes are those of Go's encoding/json for Kata's `MountInfo`; reading keeps to the stricter of the two
-runtimes (serde in runtime-rs), so a record that parses here means the same to both. Source: kata-containers,
-runtime/pkg/direct-volume/utils.go and libs/kata-types/src/mount.rs; tools/kata_vectors.py asks them.
+The bytes are those of Go's encoding/json for Kata's `MountInfo`, and a record that is read here means the
+same to both runtimes (see `reading`). Source: kata-containers, runtime/pkg/direct-volume/utils.go and
+libs/kata-types/src/mount.rs; tools/kata_vectors.py asks them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from katacsi.directvolume.names import MAX_TARGET_BYTES, entry_name
-from katacsi.errors import CorruptRecord, InvalidRequest
+from katacsi.directvolume.reading import GROUP_CHANGE_POLICIES, MAX_GROUP_ID, Reader
+from katacsi.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,15 +25,8 @@ __all__ = ["MAX_TARGET_BYTES", "VOLUME_TYPE", "DirectVolumeRecord", "clean_optio
 #: The only type that both runtimes take: Go ignores the field, runtime-rs refuses "block" and "blk".
 VOLUME_TYPE = "directvol"
 
-MAX_GROUP_ID = (1 << 32) - 1
-
-#: What Kubernetes knows. Kata takes everything but OnRootMismatch for Always, a misspelling too.
-GROUP_CHANGE_POLICIES = ("OnRootMismatch", "Always")
-
 #: The policy for "leave ownership alone": then the group must not reach Kata at all.
 NO_GROUP_CHANGE = "None"
-
-_GROUP_ID = re.compile(r"[1-9][0-9]{0,9}\Z", re.ASCII)
 
 # mount(2) operations, and what they are made with: Go hands options to the guest unfiltered, where `bind` of
 # a device on a folder is ENOTDIR and `loop` a hard error (kata-sys-util/src/mount.rs).
@@ -139,96 +133,8 @@ class DirectVolumeRecord:
         Raises:
             CorruptRecord: the bytes are no record; the message names `path` and what is wrong.
         """
-        return cls(**_Reader(path).fields(data))
+        return cls(**Reader(path).fields(data))
 
 
 # encoding/json keeps its output safe within HTML and JavaScript.
 _GO_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "&<>\u2028\u2029"}
-
-
-_KEYS = ("volume-type", "device", "fstype", "metadata", "options")
-
-
-class _Object(list[tuple[str, Any]]):
-    """A JSON object with its duplicates."""
-
-
-class _Reader:
-    """Reads one record; every refusal names the file."""
-
-    def __init__(self, path: Path | str) -> None:
-        self._path = path
-
-    def fields(self, data: bytes) -> dict[str, Any]:
-        """Give the arguments that make the record."""
-        known = self._known(self._parse(data))
-        metadata = dict(self._metadata(known.get("metadata", _Object())))
-        policy = metadata.get("fsGroupChangePolicy", "")
-        return {
-            "volume_type": self._text(known, "volume-type"),
-            "device": self._text(known, "device"),
-            "fs_type": self._text(known, "fstype"),
-            "options": self._options(known.get("options", [])),
-            "fs_group": self._group(metadata.get("fsGroup")),
-            # Kata's reading of a word that it does not know.
-            "fs_group_change_policy": policy if policy in ("", *GROUP_CHANGE_POLICIES) else "Always",
-        }
-
-    def _parse(self, data: bytes) -> _Object:
-        try:
-            value = json.loads(data.decode(), object_pairs_hook=_Object, parse_constant=self._no_constant)
-            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is text to Python only
-        except UnicodeError:
-            self._refuse("is not UTF-8")
-        except (ValueError, RecursionError) as error:
-            self._refuse(f"is not JSON ({error})" if data else "is empty")
-        if not isinstance(value, _Object):
-            self._refuse("is not a JSON object")
-        return value
-
-    def _known(self, record: _Object) -> dict[str, Any]:
-        known: dict[str, Any] = {}
-        for key, value in record:
-            if key not in _KEYS:
-                if key.casefold() in _KEYS:  # Go would take it for the key, and runtime-rs ignores it
-                    self._refuse(f'has "{key}", which only one of the runtimes takes for "{key.casefold()}"')
-                continue
-            if key in known:
-                self._refuse(f'has "{key}" twice')
-            known[key] = value
-        return known
-
-    def _text(self, known: dict[str, Any], key: str) -> str:
-        if key not in known:
-            self._refuse(f'has no "{key}"')
-        value = known[key]
-        if not isinstance(value, str):
-            self._refuse(f'has a "{key}" that is no string')
-        return value
-
-    def _metadata(self, value: object) -> _Object:
-        if not isinstance(value, _Object) or not all(isinstance(text, str) for _, text in value):
-            self._refuse('has "metadata" that is no object of strings')
-        return value
-
-    def _options(self, value: object) -> tuple[str, ...]:
-        if (
-            not isinstance(value, list)
-            or isinstance(value, _Object)
-            or not all(isinstance(option, str) for option in value)
-        ):
-            self._refuse('has "options" that are no list of strings')
-        return tuple(value)
-
-    def _group(self, text: str | None) -> int | None:
-        if text is None:
-            return None
-        if not _GROUP_ID.match(text) or int(text) > MAX_GROUP_ID:
-            self._refuse(f'has an "fsGroup" of {text!r}, which is no group id from 1 to {MAX_GROUP_ID}')
-        return int(text)
-
-    def _no_constant(self, word: str) -> NoReturn:
-        self._refuse(f"is not JSON ({word})")
-
-    def _refuse(self, fact: str) -> NoReturn:
-        raise CorruptRecord(f"{self._path}: the direct-volume record {fact}; unpublish its volume")

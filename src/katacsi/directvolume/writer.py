@@ -20,6 +20,7 @@ from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
 from katacsi.directvolume.sandboxes import Sandboxes, Sighting
 from katacsi.directvolume.shim import GuestStats, ResizeOutcome, Resizing, Sandbox, ShimClient
 from katacsi.errors import (
+    CorruptRecord,
     HostError,
     InvalidRequest,
     KatacsiError,
@@ -109,6 +110,19 @@ class DirectVolumeWriter:
         The record is not read: one that is torn goes as well.
         """
         return await self._handover.remove(target)
+
+    async def holds(self, target: str, record: DirectVolumeRecord) -> bool:
+        """Whether Kata finds this record at a target.
+
+        Raises:
+            CorruptRecord: there is one that a runtime would refuse, and we cannot have left it so.
+        """
+        try:
+            return await self.read(target) == record
+        except CorruptRecord:
+            if self._handover.tears:
+                return False
+            raise
 
     async def read(self, target: str) -> DirectVolumeRecord | None:
         """Read a target's record; `None` when there is none.

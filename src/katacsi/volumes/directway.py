@@ -75,10 +75,9 @@ class DirectWay:
             await self._hand_over(job, record, Undo())
 
     async def _is_handed_over(self, job: Job, record: DirectVolumeRecord) -> bool:
-        return (
-            await guard.guard_of(job.published.path) == job.published.volume_id
-            and await self._writer.read(job.published.path) == record
-        )
+        return await guard.guard_of(
+            job.published.path
+        ) == job.published.volume_id and await self._writer.holds(job.published.path, record)
 
     async def _hand_over(self, job: Job, record: DirectVolumeRecord, undo: Undo) -> None:
         volume = job.volume
@@ -91,7 +90,7 @@ class DirectWay:
 
     async def _withdraw_record(self, job: Job, record: DirectVolumeRecord) -> None:
         # Another record there is why the publish failed, and somebody else's.
-        if await self._writer.read(job.published.path) == record:
+        if await self._writer.holds(job.published.path, record):
             await self._writer.remove(job.published.path)
 
     async def _withdraw(self, job: Job) -> None:

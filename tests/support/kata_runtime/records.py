@@ -66,7 +66,7 @@ def go_parse(data: bytes) -> Record:
     value = _go_json(data)
     known: dict[str, Any] = {"volume-type": "", "device": "", "fstype": "", "metadata": {}, "options": ()}
     for key, given in value or ():
-        name = key.lower()
+        name = key.replace("\u017f", "s").lower()  # the long s: Go folds as Unicode does
         if name not in known or given is None:  # null leaves a string alone, and empties nothing else here
             if name in ("metadata", "options"):
                 known[name] = {} if name == "metadata" else ()
@@ -84,9 +84,7 @@ def go_parse(data: bytes) -> Record:
 
 def _go_json(data: bytes) -> _Object | None:
     try:
-        value = json.loads(
-            data.decode(errors="replace"), object_pairs_hook=_Object, parse_constant=_no_constant
-        )
+        value = _json(data.decode(errors="replace"))
     except (ValueError, RecursionError) as error:
         raise Unusable(str(error)) from error
     if value is not None and not isinstance(value, _Object):
@@ -150,11 +148,12 @@ def rust_parse(data: bytes) -> Record:
     Raises:
         ValueError: anything else.
     """
-    value = json.loads(data.decode(), object_pairs_hook=_Object, parse_constant=_no_constant)
-    json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is no text to Rust
+    value = _json(data.decode())
+    fields = ("volume-type", "device", "fstype", "metadata", "options")
+    if isinstance(value, list) and not isinstance(value, _Object) and len(value) <= len(fields):
+        value = _Object(zip(fields, value, strict=False))  # serde takes a struct's values in their order, too
     if not isinstance(value, _Object):
         raise ValueError("invalid type, expected struct DirectVolumeMountInfo")  # noqa: TRY004  # as others
-    fields = ("volume-type", "device", "fstype", "metadata", "options")
     known: dict[str, Any] = {}
     for key, given in value:
         if key in fields and key in known:
@@ -163,6 +162,8 @@ def rust_parse(data: bytes) -> Record:
     for key in fields[:3]:
         if key not in known:
             raise ValueError(f"missing field `{key}`")
+    read = [known.get(key) for key in fields]
+    json.dumps([list(known), read], ensure_ascii=False).encode()  # a lone surrogate is no text to Rust
     metadata, options = known.get("metadata", _Object()), known.get("options", [])
     strings = [known[key] for key in fields[:3]]
     if not isinstance(metadata, _Object) or isinstance(options, _Object) or not isinstance(options, list):
@@ -174,6 +175,11 @@ def rust_parse(data: bytes) -> Record:
 
 class _Object(list[tuple[str, Any]]):
     """A JSON object with its duplicates."""
+
+
+def _json(text: str) -> Any:
+    """Parse; a number of any length is one, though none has a meaning here."""
+    return json.loads(text, object_pairs_hook=_Object, parse_constant=_no_constant, parse_int=float)
 
 
 def _no_constant(word: str) -> NoReturn:

@@ -1,8 +1,6 @@
 """Records handed over by `kata-runtime direct-volume`: its work is looked at, and mended."""
 
-import asyncio
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -10,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import kata_vectors
 from katacsi import app, settings
-from katacsi.directvolume.handover import KataRuntimeHandover
+from katacsi.directvolume.kata_runtime import KataRuntimeHandover
 from katacsi.directvolume.names import RECORD_FILE, entry_name
 from katacsi.directvolume.record import DirectVolumeRecord
 from katacsi.directvolume.writer import DirectVolumeWriter
-from katacsi.errors import CorruptRecord, HostError, SettingsError
+from katacsi.errors import CorruptRecord, HostError, SettingsError, VolumeInUse
 from support import kata_runtime_command
 
 COMMAND = Path(kata_runtime_command.__file__)
@@ -67,12 +64,9 @@ def test_there_are_stories():
 def kata_runtime(root, tmp_path):
     """Make a command that writes below the root, and dies where told."""
 
-    def make(*, dies="", below=root):
-        program = tmp_path / "kata-runtime"
-        variables = f"KATA_ROOT={below} KATA_DIES={dies}"
-        program.write_text(f'#!/bin/sh\n{variables} exec {sys.executable} {COMMAND} "$@"\n')
-        program.chmod(0o755)
-        return DirectVolumeWriter(root, handover=KataRuntimeHandover(root, str(program)))
+    def make(*, dies="", below=root, configuration=None):
+        program = kata_runtime_command.install(tmp_path, below, dies=dies)
+        return DirectVolumeWriter(root, handover=KataRuntimeHandover(root, str(program), configuration))
 
     return make
 
@@ -101,25 +95,53 @@ async def test_the_same_record_again_calls_nothing(kata_runtime, root, target, t
 
 
 @pytest.mark.parametrize("dies", ["folder", "torn"])
-async def test_a_command_that_is_killed_is_an_error_that_the_retry_mends(kata_runtime, root, target, dies):
-    """The command does not write atomically."""
+async def test_what_a_killed_command_leaves_is_cleared(kata_runtime, root, target, dies):
+    """runtime-rs fails all containers of a target with half a record, or with a folder that has none."""
     with pytest.raises(HostError, match="SIGKILL"):
         await kata_runtime(dies=dies).add(target, RECORD)
-    if dies == "torn":
-        with pytest.raises(CorruptRecord):
-            await kata_runtime().read(target)
-    else:
-        assert modes(root) == {}, "runtime-rs fails all containers of a folder without a record"
+    assert modes(root) == {}
     await kata_runtime().add(target, RECORD)
     assert await kata_runtime().read(target) == RECORD
 
 
-async def test_what_a_killed_command_left_can_be_removed(kata_runtime, root, target):
+@pytest.fixture
+def torn(root, target):
+    """Leave half of a record, as the command does when the driver dies with it."""
+    entry = root / entry_name(target)
+    entry.mkdir(parents=True)
+    (entry / RECORD_FILE).write_bytes(RECORD.to_json()[:20])
+
+
+@pytest.mark.usefixtures("torn")
+async def test_half_a_record_is_mended_by_the_retry(kata_runtime, target):
+    """Of this record or another; with files it would be none of ours."""
+    writer = kata_runtime()
+    assert not await writer.holds(target, RECORD)
+    with pytest.raises(CorruptRecord):
+        await DirectVolumeWriter(writer._root).holds(target, RECORD)
+    for record in (RECORD, OTHER):
+        await writer.add(target, record)
+        assert await writer.holds(target, record)
+
+
+@pytest.mark.usefixtures("torn")
+async def test_half_a_record_can_be_removed(kata_runtime, root, target):
     """The other way out: the kubelet gives up."""
-    with pytest.raises(HostError):
-        await kata_runtime(dies="torn").add(target, RECORD)
     assert await kata_runtime().remove(target)
     assert modes(root) == {}
+
+
+@pytest.mark.usefixtures("torn")
+async def test_half_a_record_is_mended_under_a_live_sandbox(kata_runtime, root, target, shims):
+    """It is the same record, so there is nothing that the sandbox could lose."""
+    (root / entry_name(target) / "sb").touch()
+    await shims.start("sb")
+    writer = kata_runtime()
+    writer._sandboxes = shims.sandboxes(root)
+    await writer.add(target, RECORD)
+    assert await writer.holds(target, RECORD)
+    with pytest.raises(VolumeInUse, match="sandbox sb"):
+        await writer.add(target, OTHER)
 
 
 async def test_another_record_is_replaced(kata_runtime, target):
@@ -140,6 +162,30 @@ async def test_a_command_with_another_root_is_found_out(kata_runtime, root, targ
         await writer.remove(target)
 
 
+async def test_the_command_is_told_its_configuration(kata_runtime, target, tmp_path):
+    """It refuses everything without one that it can load."""
+    with pytest.raises(HostError, match=r"config file.*none\.toml"):
+        await kata_runtime(configuration=tmp_path / "none.toml").add(target, RECORD)
+    (tmp_path / "kata.toml").touch()
+    writer = kata_runtime(configuration=tmp_path / "kata.toml")
+    await writer.add(target, RECORD)
+    assert await writer.read(target) == RECORD
+
+
+async def test_a_command_that_does_not_work_is_found_at_the_start(tmp_path):
+    """Not by the first pod; what it said is told. One that works has changed nothing."""
+    program = tmp_path / "kata-runtime"
+    program.write_text("#!/bin/sh\necho no usable config file >&2; exit 1\n")
+    program.chmod(0o755)
+    raw = {"direct_volume": {"handover": "kata-runtime", "kata_runtime": str(program)}}
+    with pytest.raises(SettingsError, match=r"direct_volume\.kata_runtime.*no usable config file.*`file`"):
+        await app.prove_handover(settings.parse(raw, where="test"))
+    kata_runtime_command.install(tmp_path, tmp_path / "root")
+    raw["direct_volume"]["kata_config"] = str(program)
+    await app.prove_handover(settings.parse(raw, where="test"))
+    assert not (tmp_path / "root").exists()
+
+
 def test_without_the_command_nothing_starts(tmp_path):
     """At start-up, not at the first pod."""
     raw = {"direct_volume": {"handover": "kata-runtime", "kata_runtime": str(tmp_path / "none")}}
@@ -150,31 +196,3 @@ def test_without_the_command_nothing_starts(tmp_path):
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     assert isinstance(app.handover_of(chosen), KataRuntimeHandover)
-
-
-@pytest.mark.timeout(1800)  # it compiles Kata's crate
-def test_katas_own_package_takes_and_removes_records():
-    """On demand: the same command line on Kata's own Go package, at Kata's own root, in a private /run."""
-    if not os.environ.get("KATACSI_SOURCE_KATA"):
-        pytest.skip("KATACSI_SOURCE_KATA names no clone of kata-containers, and no registry serves its code")
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for a /run of its own")
-    output = kata_vectors.in_private([sys.executable, __file__, str(kata_vectors.programs()["go"])])
-    assert output.decode().split() == ["added", "removed"]
-
-
-async def hand_over(program):
-    """Add a record and remove it; say so."""
-    root = kata_vectors.ROOT
-    writer = DirectVolumeWriter(root, handover=KataRuntimeHandover(root, program))
-    await writer.add("/pods/one", RECORD)
-    assert await writer.read("/pods/one") == RECORD
-    assert modes(root)[entry_name("/pods/one")] == "0700"
-    print("added")
-    await writer.remove("/pods/one")
-    assert modes(root) == {}
-    print("removed")
-
-
-if __name__ == "__main__":
-    asyncio.run(hand_over(sys.argv[1]))

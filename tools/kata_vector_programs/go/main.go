@@ -1,12 +1,9 @@
 // Command kata-vectors asks Kata's Go package for direct volumes, one JSON object a line.
-//
-// With arguments it is `kata-runtime direct-volume add|remove` on the same package.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 
@@ -51,30 +48,7 @@ func ask(q question) (a answer, err error) {
 	return a, err
 }
 
-func command(arguments []string) error {
-	flags := flag.NewFlagSet("direct-volume", flag.ExitOnError)
-	path := flags.String("volume-path", "", "")
-	info := flags.String("mount-info", "", "")
-	if len(arguments) < 2 || arguments[0] != "direct-volume" {
-		return fmt.Errorf("usage: direct-volume add|remove")
-	}
-	if err := flags.Parse(arguments[2:]); err != nil {
-		return err
-	}
-	if arguments[1] == "add" {
-		return volume.Add(*path, *info)
-	}
-	return volume.Remove(*path)
-}
-
 func main() {
-	if len(os.Args) > 1 {
-		if err := command(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<20)
 	out := json.NewEncoder(os.Stdout)
