@@ -18,6 +18,7 @@ or `async with GoShim(...)` in the loop of the test.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import inspect
@@ -106,7 +107,7 @@ class Dropped(Exception):
     """The handler failed and its server closes the connection without an answer."""
 
 
-class _Shim:
+class _Shim(abc.ABC):
     """What both servers have in common: a socket in a folder of its own, one request a connection."""
 
     def __init__(self, socket: Path, agent: Agent) -> None:
@@ -151,8 +152,9 @@ class _Shim:
             self._handlers.discard(handler)
             writer.close()
 
+    @abc.abstractmethod
     async def _answer(self, request: Request) -> bytes:
-        raise NotImplementedError
+        """Give the bytes that the runtime's shim would send."""
 
 
 async def _request(reader: asyncio.StreamReader) -> Request:

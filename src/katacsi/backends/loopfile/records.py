@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,13 +31,13 @@ class Record(BaseModel):
     facts: Facts = Facts()
     created_at: float
 
+    @abc.abstractmethod
     def origin(self) -> object:
         """Give the source as ids.
 
         Raises:
             MalformedId: it is none.
         """
-        raise NotImplementedError
 
     def to_json(self) -> bytes:
         """Give the record as it is written."""
