@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from katacsi.host import _spawn
+from katacsi.host import _spawn, processor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,6 +155,7 @@ def _start(
             its.callback(os.close, writing)
             pipes.append((reading, writing))
         (out, to_out), (err, to_err) = pipes
-        pid = _spawn.start(executable, argv, environment, stdin=source, stdout=to_out, stderr=to_err)
+        with processor.anywhere():
+            pid = _spawn.start(executable, argv, environment, stdin=source, stdout=to_out, stderr=to_err)
         ours.pop_all()
     return pid, out, err

@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from katacsi.errors import HostError, VolumeInUse
-from katacsi.host import _linux
+from katacsi.host import _linux, processor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,8 @@ def copy(source: Path, target: Path, offset: int, length: int, *, skip_zeros: bo
     try:
         writing = _opened(target, os.O_RDWR | os.O_EXCL | os.O_DIRECT)
         try:
-            _copy(reading, writing, offset, offset + length, skip_zeros=skip_zeros)
+            with processor.anywhere():
+                _copy(reading, writing, offset, offset + length, skip_zeros=skip_zeros)
             os.fsync(writing)
         finally:
             os.close(writing)

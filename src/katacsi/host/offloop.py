@@ -15,6 +15,8 @@ import types
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from katacsi.host import processor
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
@@ -76,7 +78,12 @@ def on_loop() -> Generator[None, None, None]:
 
 async def _hop(pool: ThreadPoolExecutor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     step = functools.partial(contextvars.copy_context().run, fn, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(pool, step)
+    return await asyncio.get_running_loop().run_in_executor(pool, _beside_loop, processor.of_loop(), step)
+
+
+def _beside_loop(place: int | None, step: Callable[[], T]) -> T:
+    processor.stay_at(place)
+    return step()
 
 
 def _advanced(steps: Coroutine[Any, Any, T]) -> tuple[T] | None:

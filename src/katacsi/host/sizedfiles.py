@@ -14,7 +14,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from katacsi import errors
-from katacsi.host import _linux
+from katacsi.host import _linux, processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,8 +196,9 @@ def copy_file(
             os.ftruncate(fd, size)
             # copy_file_range shares blocks on xfs and btrfs; then each later write needs room for a new one.
             copy_some = _write_some if thick else _copy_some
-            _copy_extents(source, fd, size, copy_some, on_progress)
-            os.fsync(fd)
+            with processor.anywhere():
+                _copy_extents(source, fd, size, copy_some, on_progress)
+                os.fsync(fd)
             _linux.sync_directory(dst.parent)
         except BaseException:
             os.unlink(dst)

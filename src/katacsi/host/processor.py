@@ -1,0 +1,102 @@
+"""Keeps the threads of host steps on the processor that the event loop runs on.
+
+One thread at a time runs Python, so a second processor gains such threads nothing; yet every hand-over of
+the interpreter's lock from one processor to another wakes one that sleeps. With eight calls at once that
+took a third of all processor time. What works without the lock for long is free to run anywhere: tools that
+are started, and copying.
+
+The kernel chooses the processor: once a second the event loop may run where it likes, and stays where it is
+found then. So one that others keep busy is left within a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+#: Seconds for which a choice stands, and for which at least the kernel then has it again.
+_STAY_S: Final = 1.0
+_CHOOSE_S: Final = 0.005
+
+#: Of each thread of host steps: the processor that it is bound to.
+_thread = threading.local()
+
+
+class _Seat:
+    """Where the event loop runs; only its thread moves it."""
+
+    def __init__(self, allowed: Collection[int], whereabouts: Callable[[], int]) -> None:
+        #: What this process was given when it started.
+        self.allowed = allowed
+        self._whereabouts = whereabouts
+        self._processor = -1
+        self._bound = False
+        self._until = 0.0
+
+    def take(self) -> int:
+        """Bind the calling thread, the event loop's, and give the processor."""
+        if (now := time.monotonic()) >= self._until:
+            if self._bound:
+                _bind(self.allowed)
+            else:
+                self._processor = self._whereabouts()
+                _bind({self._processor})
+            self._bound = not self._bound
+            self._until = now + (_STAY_S if self._bound else _CHOOSE_S)
+        return self._processor
+
+
+_seat: _Seat | None = None
+
+
+def follow_this_thread() -> None:
+    """Have the threads of host steps follow the calling one, the event loop's, from now on.
+
+    Without effect where there is one processor, or where the kernel does not tell which one a thread is on.
+    """
+    global _seat  # noqa: PLW0603 -- a process serves with one event loop
+    # Through PyDLL, which keeps the interpreter's lock: the answer takes 50 ns.
+    whereabouts = getattr(ctypes.PyDLL(None), "sched_getcpu", None)
+    allowed = os.sched_getaffinity(0)
+    if whereabouts is not None and len(allowed) > 1:
+        _seat = _Seat(allowed, whereabouts)
+
+
+def of_loop() -> int | None:
+    """Say where a host step is to run; asked by the event loop. None: anywhere."""
+    return None if _seat is None else _seat.take()
+
+
+def stay_at(processor: int | None) -> None:
+    """Bind the calling thread to what `of_loop` said."""
+    if processor is not None and getattr(_thread, "processor", None) != processor:
+        _bind({processor})
+        _thread.processor = processor
+
+
+@contextlib.contextmanager
+def anywhere() -> Iterator[None]:
+    """Let the calling thread, and what it starts, run on any processor meanwhile."""
+    bound = getattr(_thread, "processor", None)
+    if _seat is None or bound is None:
+        yield
+        return
+    _bind(_seat.allowed)
+    try:
+        yield
+    finally:
+        _bind({bound})
+
+
+def _bind(processors: Collection[int]) -> None:
+    # Refused when none of them is ours any more (the cgroup was given others): then the kernel chooses, as
+    # it does without all this.
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, processors)
