@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from katacsi.directvolume.entries import Entry
     from katacsi.directvolume.shim import Sandbox
-    from katacsi.directvolume.writer import Entry
 
 _FLAG = "--mount-info"
 #: Names of one thing: a block device that the guest mounts.

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.directvolume import guests
+from katacsi.directvolume import entries, guests
 from katacsi.directvolume import sandboxes as discovery
+from katacsi.directvolume.entries import Entry
 from katacsi.directvolume.handover import FileHandover
-from katacsi.directvolume.names import (
-    RECORD_FILE,
-    decoded,
-    is_temporary,
-    target_entry_name,
-)
+from katacsi.directvolume.names import RECORD_FILE, target_entry_name
 from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
 from katacsi.directvolume.sandboxes import Sandboxes, Sighting
 from katacsi.directvolume.shim import GuestStats, ResizeOutcome, Resizing, Sandbox, ShimClient
-from katacsi.errors import (
-    CorruptRecord,
-    HostError,
-    InvalidRequest,
-    KatacsiError,
-    NotFound,
-    Unavailable,
-    VolumeInUse,
-)
+from katacsi.errors import CorruptRecord, InvalidRequest, NotFound, Unavailable, VolumeInUse
 from katacsi.host import files
 from katacsi.host.offloop import off_loop
 
@@ -37,25 +24,6 @@ if TYPE_CHECKING:
     from katacsi.directvolume.handover import Handover
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One folder of the shared root, whoever made it.
-
-    Attributes:
-        target: the path it is for; `None` when its name is not Kata's encoding of one.
-        name: the folder's name.
-        record: what it says; `None` when that cannot be read.
-        problem: why there is no target or no record; empty when both are there.
-        sandbox_ids: what Go shims have left, dead ones too.
-    """
-
-    target: str | None
-    name: str
-    record: DirectVolumeRecord | None
-    problem: str = ""
-    sandbox_ids: tuple[str, ...] = ()
 
 
 class DirectVolumeWriter:
@@ -134,7 +102,7 @@ class DirectVolumeWriter:
 
     async def listing(self) -> list[Entry]:
         """List all entries of the root by name; one that nobody can read is listed with its problem."""
-        return await off_loop(_listing, self._root)
+        return await off_loop(entries.listing, self._root)
 
     def sandbox_ids(self, target: str) -> list[str]:
         """List the sandbox ids beside a target's record, dead ones too; one read of a folder on tmpfs."""
@@ -211,38 +179,7 @@ def _check(record: DirectVolumeRecord) -> None:
         raise InvalidRequest("device", f"{record} is not UTF-8; JSON cannot hold it") from error
 
 
-# -- one hop off the event loop each -------------------------------------------------------------------
-
-
 def _read(root: Path, target: str) -> DirectVolumeRecord | None:
     path = root / target_entry_name(target) / RECORD_FILE
     data = files.read(path)
     return None if data is None else DirectVolumeRecord.from_json(data, path)
-
-
-def _listing(root: Path) -> list[Entry]:
-    try:
-        names = sorted(path.name for path in root.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise HostError(f"{root}: the records' root cannot be read: {error.strerror}") from error
-    return [_entry(root, name) for name in names if not is_temporary(decoded(name) or "")]
-
-
-def _entry(root: Path, name: str) -> Entry:
-    target = decoded(name)
-    problem = "" if target else "the name is not Kata's encoding of a path"
-    record: DirectVolumeRecord | None = None
-    ids: tuple[str, ...] = ()
-    try:
-        ids = tuple(sorted(file.name for file in (root / name).iterdir() if file.name != RECORD_FILE))
-        if (data := files.read(root / name / RECORD_FILE)) is None:
-            problem = problem or f"{root / name}: there is no {RECORD_FILE}"
-        else:
-            record = DirectVolumeRecord.from_json(data, root / name / RECORD_FILE)
-    except KatacsiError as error:
-        problem = problem or error.message
-    except OSError as error:
-        problem = problem or f"{root / name}: cannot be read: {error.strerror}"
-    return Entry(target, name, record, problem, ids)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi.directvolume.writer import DirectVolumeWriter
-from katacsi.doctor import collect_host, collect_kata, collect_pools
+from katacsi.doctor import collect_host, collect_kata, collect_kernel, collect_places, collect_pools
 from katacsi.doctor.hostfiles import HostFiles
 from katacsi.doctor.model import Unread
 from katacsi.doctor.node import Node, Recorded, Records
@@ -17,7 +17,7 @@ from katacsi.volumes import publish_state
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from katacsi.directvolume.writer import Entry
+    from katacsi.directvolume.entries import Entry
 
 #: The node's own root: then doctor runs on the node itself.
 ROOT = Path("/")
@@ -45,7 +45,7 @@ async def collect(
         kata=await collect_kata.find(files, kata_configurations),
         records=await _records(settings, files, contained=contained),
         kubelet=collect_host.kubelet(files, contained=contained),
-        kernel=await collect_host.kernel(files, lvm=any(pool.backend == "lvm" for pool in pools)),
+        kernel=await collect_kernel.kernel(files, lvm=any(pool.backend == "lvm" for pool in pools)),
         user=collect_host.user(),
         capabilities=collect_host.capabilities(),
         tools=collect_host.tools(),
@@ -59,7 +59,7 @@ async def collect(
 async def _records(settings: Settings | None, files: HostFiles, *, contained: bool) -> Records:
     """Look at the root, and at the records that Kata sees, which are those of the node."""
     root = (settings or Settings()).direct_volume_root
-    place = collect_host.place(root, files, contained=contained)
+    place = collect_places.place(root, files, contained=contained)
     try:
         entries = await DirectVolumeWriter(files.here(files.resolved(str(root)))).listing()
     except KatacsiError as error:

@@ -12,7 +12,7 @@ from katacsi.backends import registry
 from katacsi.backends.loopfile import layout
 from katacsi.backends.loopfile.settings import LoopfileSettings
 from katacsi.backends.lvm.settings import Exec, LvmSettings
-from katacsi.doctor import collect_host
+from katacsi.doctor import collect_host, collect_places
 from katacsi.doctor.model import Unread
 from katacsi.doctor.node import Place, PoolFacts
 from katacsi.errors import KatacsiError
@@ -47,9 +47,9 @@ async def _facts(loaded: Settings, pool: Pool, node: HostFiles, *, contained: bo
     locks: Place | Unread | None = None
     version: str | Unread = ""
     if isinstance(own, LoopfileSettings):
-        place = collect_host.place(own.directory, node, contained=contained)
+        place = collect_places.place(own.directory, node, contained=contained)
     if isinstance(own, LvmSettings):
-        locks = collect_host.place(own.lock_directory, node, contained=contained)
+        locks = collect_places.place(own.lock_directory, node, contained=contained)
         version = await _lvm_version(own)
     unready = isinstance(own, LoopfileSettings) and _never_used(own)
     problem: str | Unread = ""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from katacsi.doctor.filesystem_checks import FILESYSTEMS
 from katacsi.doctor.host_checks import HOST
 from katacsi.doctor.kata_checks import KATA
 from katacsi.doctor.kata_disk_checks import DISKS
 from katacsi.doctor.kata_key_checks import KEYS
+from katacsi.doctor.loopfile_checks import LOOPFILE
+from katacsi.doctor.lvm_checks import LVM
 from katacsi.doctor.model import Finding, Verdict
 from katacsi.doctor.pool_checks import POOLS
 from katacsi.doctor.record_checks import RECORDS
+from katacsi.doctor.record_root_checks import RECORD_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +23,12 @@ if TYPE_CHECKING:
     from katacsi.doctor.model import Check
     from katacsi.doctor.node import Node
 
-CHECKS: Final[tuple[Check, ...]] = (*KATA.all, *KEYS.all, *DISKS.all, *RECORDS.all, *HOST.all, *POOLS.all)
+#: In the order in which they are shown; checks of one group stand together.
+CHECKS: Final[tuple[Check, ...]] = tuple(
+    check
+    for part in (KATA, KEYS, DISKS, RECORD_ROOT, RECORDS, FILESYSTEMS, HOST, POOLS, LOOPFILE, LVM)
+    for check in part.all
+)
 
 
 def examine(node: Node) -> list[Finding]:

@@ -67,6 +67,13 @@ class HostFiles:
             waiting += [part for part in PurePosixPath(target).parts if part != "/"][::-1]
         return found
 
+    def followed(self, path: str) -> str:
+        """Follow all links, where that can be done; else the path stays as it is."""
+        try:
+            return str(self.resolved(path))
+        except OSError:
+            return path
+
     def text(self, path: PurePosixPath | str) -> str | Unread | None:
         """Read a text file; `None`: it is proven absent."""
         try:
@@ -113,6 +120,10 @@ class HostFiles:
             return None
         except OSError as error:
             return Unread(f"{path}: {error.strerror}")
+
+
+#: What this process sees itself, whatever the node's files are.
+OWN: Final = HostFiles()
 
 
 def _contents(file: Path) -> bytes:

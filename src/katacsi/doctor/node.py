@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from katacsi.directvolume.writer import Entry
+    from katacsi.directvolume.entries import Entry
     from katacsi.doctor.handlers import Handler
     from katacsi.doctor.kataconfig import KataConfiguration
     from katacsi.settings import Settings

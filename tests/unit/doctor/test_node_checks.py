@@ -8,10 +8,11 @@ import pytest
 
 from katacsi.backends.loopfile.settings import LoopfileSettings
 from katacsi.backends.lvm.settings import LvmSettings
+from katacsi.directvolume.entries import Entry
 from katacsi.directvolume.record import DirectVolumeRecord
-from katacsi.directvolume.writer import Entry
 from katacsi.doctor import examine
-from katacsi.doctor.host_checks import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, TOOLS
+from katacsi.doctor.filesystem_checks import TOOLS
+from katacsi.doctor.host_checks import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from katacsi.doctor.kataconfig import parsed
 from katacsi.doctor.model import Unread, Verdict
 from katacsi.doctor.node import (
