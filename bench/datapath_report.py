@@ -7,17 +7,17 @@ import platform
 from statistics import mean
 from typing import TYPE_CHECKING
 
+import tables
+from aims import Aim, aims_table
 from datapath_fio import JOBS
 from datapath_paths import DIRECT, HOST, PATHS, VFS_DIO
-from report import Aim
-from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from datapath import Results
     from datapath_fio import Job, Sample
+    from rich.table import Table
 
 UNCAPPED, CAPPED = "uncapped", "capped"
 #: A machine that does nothing else has less.
@@ -88,15 +88,9 @@ def machine(results: Results) -> str:
 
 def show(results: Results) -> None:
     """Print the tables."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=130)
-    table = _table("The direct path against what was promised: the worst of all jobs and rounds")
-    for head in ("", "promised", "measured", ""):
-        table.add_column(head)
-    for aim in aims(results):
-        table.add_row(aim.name, aim.promised, aim.measured, "[green]met[/]" if aim.met else "[red]missed[/]")
-    console.print(table)
+    console = tables.console()
+    title = "The direct path against what was promised: the worst of all jobs and rounds"
+    console.print(aims_table(title, aims(results)))
     for part, title in (
         (UNCAPPED, "As fast as it goes"),
         (CAPPED, f"On a device of {results.wanted.iops_cap:,} IOPS"),
@@ -187,8 +181,7 @@ def _plain(sample: Sample) -> dict:
 
 
 def _ratios_table(results: Results, part: str, title: str) -> Table:
-    table = _table(f"{title}: the direct path has how many times the rate of")
-    table.add_column("job")
+    table = tables.titled(f"{title}: the direct path has how many times the rate of", "job")
     baselines = [path for path in PATHS if path != DIRECT]
     for path in baselines:
         table.add_column(path, justify="right")
@@ -200,9 +193,7 @@ def _ratios_table(results: Results, part: str, title: str) -> Table:
 
 
 def _figures_table(results: Results, part: str) -> Table:
-    table = _table("The figures")
-    for head in ("job", "path"):
-        table.add_column(head)
+    table = tables.titled("The figures", "job", "path")
     for head in ("rate", "p99 ms", "variation", "seconds at zero"):
         table.add_column(head, justify="right")
     before = None
@@ -216,8 +207,7 @@ def _figures_table(results: Results, part: str) -> Table:
 
 
 def _growths_table(results: Results) -> Table:
-    table = _table("The volume grows while the guest writes at depth 32")
-    table.add_column("device")
+    table = tables.titled("The volume grows while the guest writes at depth 32", "device")
     for head in ("IOPS", "worst second / mean", "variation", "seconds at zero"):
         table.add_column(head, justify="right")
     for part, growths in results.growths.items():
@@ -231,10 +221,6 @@ def _growths_table(results: Results) -> Table:
                 str(sample.at_zero),
             )
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left")
 
 
 def _pairs(results: Results, part: str, job: Job, baseline: str) -> list[tuple[Sample, Sample]]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+import tables
+from aims import Aim, aims_table
 
 if TYPE_CHECKING:
     from load import Load
+    from rich.table import Table
     from run import Results
 
 KATACSI = "katacsi"
@@ -24,16 +24,6 @@ IN_FLIGHT = (1, 8)
 
 #: One operation with many volumes may cost this many times what it costs with few; a run's noise is near 1.2.
 _FLAT = 1.25
-
-
-@dataclass(frozen=True)
-class Aim:
-    """A figure that was promised, and the one that was measured."""
-
-    name: str
-    promised: str
-    measured: str
-    met: bool
 
 
 def aims(results: Results) -> list[Aim]:
@@ -57,10 +47,8 @@ def aims(results: Results) -> list[Aim]:
 
 def show(results: Results) -> None:
     """Print the tables."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=130)
-    console.print(_aims_table(results))
+    console = tables.console()
+    console.print(aims_table("katacsi against what was promised", aims(results)))
     console.print(_loads_table(results))
     console.print(_steps_table(results, (KATACSI, OTHER, HOST_PATH), "Milliseconds per RPC: p50 / p95"))
     console.print(_steps_table(results, (BARE, BARE_TUNED), "Milliseconds per bare command: p50 / p95"))
@@ -105,15 +93,8 @@ def as_json(results: Results) -> dict:
     }
 
 
-def _aims_table(results: Results) -> Table:
-    table = _table("katacsi against what was promised", "promised", "", "measured", "")
-    for aim in aims(results):
-        table.add_row(aim.name, aim.promised, aim.measured, "[green]met[/]" if aim.met else "[red]missed[/]")
-    return table
-
-
 def _loads_table(results: Results) -> Table:
-    table = _table("Lifecycles of a 64 MiB ext4 direct volume: medians of the rounds", "subject")
+    table = tables.titled("Lifecycles of a 64 MiB ext4 direct volume: medians of the rounds", "subject")
     for head in ("in flight", "lifecycles/s", "katacsi is", "CPU ms each", "client's"):
         table.add_column(head, justify="right")
     for in_flight in IN_FLIGHT:
@@ -128,7 +109,7 @@ def _loads_table(results: Results) -> Table:
 
 
 def _steps_table(results: Results, subjects: tuple[str, ...], title: str) -> Table:
-    table = _table(title, "step")
+    table = tables.titled(title, "step")
     columns = [key for subject in subjects for n in IN_FLIGHT if (key := (subject, n)) in results.loads]
     for subject, in_flight in columns:
         table.add_column(f"{subject}, {in_flight} in flight", justify="right")
@@ -139,7 +120,7 @@ def _steps_table(results: Results, subjects: tuple[str, ...], title: str) -> Tab
 
 
 def _servers_table(results: Results) -> Table:
-    table = _table("The processes", "driver")
+    table = tables.titled("The processes", "driver")
     table.add_column("idle MiB", justify="right")
     table.add_column("exec to first Probe, ms", justify="right")
     for name, times in results.probe_ms.items():
@@ -149,7 +130,7 @@ def _servers_table(results: Results) -> Table:
 
 def _sizes_table(results: Results) -> Table:
     sizes = results.sizes
-    table = _table("Milliseconds by the number of volumes in the pool", "step")
+    table = tables.titled("Milliseconds by the number of volumes in the pool", "step")
     for head in ("10 volumes", f"{sizes.full:,} volumes", "ratio"):
         table.add_column(head, justify="right")
     for step, (few, many) in sizes.steps.items():
@@ -157,10 +138,6 @@ def _sizes_table(results: Results) -> Table:
     few, many = sizes.probe_ms
     table.add_row("exec to first Probe", f"{few:.0f}", f"{many:.0f}", f"{many / few:.2f}")
     return table
-
-
-def _table(title: str, *heads: str) -> Table:
-    return Table(*heads, title=title, title_justify="left")
 
 
 def _machine_line(results: Results) -> str:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from katacsi.backends import poollock
 from katacsi.backends.api import PoolContext
 from katacsi.backends.lvm import LvmBackend, LvmSettings
-from katacsi.backends.lvm import group as groups
 from katacsi.backends.lvm.devices import Devices
 from katacsi.backends.lvm.group import VolumeGroup
 from katacsi.backends.lvm.objects import Objects
@@ -178,4 +178,4 @@ def _pretend(active: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VolumeGroup, "activate", pretend_activate)
     monkeypatch.setattr(Objects, "zero", zero)
     monkeypatch.setattr(devicemapper, "node", lambda mapped, timeout_s: Path("/dev/null"))
-    monkeypatch.setattr(groups, "LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(poollock, "TIMEOUT_S", 0.2)

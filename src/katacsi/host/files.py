@@ -59,6 +59,7 @@ __all__ = [
     "lock_file",
     "make_durable",
     "opened_elsewhere",
+    "overwrite",
     "read",
     "remove_stale_temporaries",
     "remove_tree",
@@ -98,6 +99,27 @@ def write_atomically_via(path: Path, data: bytes, *, temporary_directory: Path, 
     For directories in which a foreign reader takes every entry for its own (Kata's record).
     """
     _replace(path, data, temporary_directory, mode, durable=True)
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    """Put these bytes over others that the file has, durably, whatever else it holds.
+
+    All of them or none outlast a power cut, if they lie in one sector of 512 bytes. The file keeps its
+    length, so this waits for the disk alone and not for the filesystem's journal.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size < offset + len(data):
+                raise errors.HostError(f"overwrite {path}: it is no file with {offset + len(data)} bytes")
+            if os.pwrite(fd, data, offset) != len(data):
+                raise errors.HostError(f"overwrite {path}: the disk took a part of it only")
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _linux.failure(f"overwrite {path}", error) from error
 
 
 def _replace(path: Path, data: bytes, temporary_directory: Path, mode: int, *, durable: bool) -> None:

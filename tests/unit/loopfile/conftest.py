@@ -2,8 +2,9 @@
 
 import pytest
 
+from katacsi.backends import poollock
 from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
-from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings, pool
+from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
 from katacsi.model import MIB
 
 
@@ -17,7 +18,7 @@ def folder(tmp_path):
 @pytest.fixture
 def opened(folder, monkeypatch):
     """Start pools: await opened(settings...); all are closed at the end."""
-    monkeypatch.setattr(pool, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(poollock, "TIMEOUT_S", 0.05)
     started = []
 
     async def start(*, read_only=False, **settings):

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from katacsi.backends.api import ContentSource, Facts, FormatState
-from katacsi.backends.loopfile import objects
+from katacsi.backends.loopfile import objects, places
+from katacsi.backends.loopfile.places import Content
 from katacsi.errors import CorruptRecord
 from katacsi.model import MIB
 
@@ -13,9 +14,12 @@ FACTS = Facts(FormatState.FORMATTED, "ext4", "6b1f2a52-0e5c-4c8e-9a53-0000000000
 
 
 def edit(path, change):
-    record = json.loads(path.read_text())
+    """Change a record as somebody would who knows its form."""
+    content = places.decode(path.read_bytes())
+    record = {**json.loads(content.line), "facts": json.loads(content.facts)}
     change(record)
-    path.write_text(json.dumps(record))
+    facts = json.dumps(record.pop("facts")).encode()
+    path.write_bytes(places.encode(Content(json.dumps(record).encode(), content.number, facts)))
 
 
 DAMAGE = {
@@ -28,6 +32,7 @@ DAMAGE = {
     "negative-size": lambda path: edit(path, lambda record: record.update(size_bytes=-1)),
     "other-volumes": lambda path: edit(path, lambda record: record.update(name="other")),
     "bad-source": lambda path: edit(path, lambda record: record.update(source="x1:pool:00000000:a")),
+    "facts-cut-off": lambda path: path.write_bytes(path.read_bytes()[:-8192]),
     "absent": lambda path: path.unlink(),
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }
@@ -86,7 +91,8 @@ async def test_a_growth_that_a_crash_cut_short_is_finished(opened, folder, reque
         file.truncate(4 * MIB)
     assert (await backend.get(volume.id)).size_bytes == 4 * MIB
     assert await backend.expand(volume.id, 3 * MIB) == 4 * MIB
-    assert json.loads((folder / "volumes" / "a" / "volume.json").read_text())["size_bytes"] == 4 * MIB
+    content = places.decode((folder / "volumes" / "a" / "volume.json").read_bytes())
+    assert json.loads(content.line)["size_bytes"] == 4 * MIB
 
 
 async def test_a_record_holds_everything(opened, request_for):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING, Generic
 
 from katacsi.backends.loopfile.records import AnyRecord, parse
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 #: So many records are remembered: a volume's is read ten times from its creation to its deletion.
 _REMEMBERED = 64
+#: A record that cannot be read is read again after so many seconds: it may be about to be written.
+_REREAD_PAUSES_S = (0.001, 0.01)
 
 
 class Objects(Generic[AnyRecord]):
@@ -33,6 +37,10 @@ class Objects(Generic[AnyRecord]):
         self._ledger = ledger
         #: Records as they were read last, with what tells the file from any other; the file decides.
         self._remembered: dict[str, tuple[tuple[int, ...], AnyRecord]] = {}
+        #: How many records were written; what was read while one was is not remembered.
+        self._writes = 0
+        # Steps run in threads, and to see that nothing was written and to remember are one.
+        self._remembering = threading.Lock()
 
     def read(self, name: str) -> AnyRecord | None:
         """Read the record of an object; None means proven absent.
@@ -41,6 +49,7 @@ class Objects(Generic[AnyRecord]):
             CorruptRecord: there is an object, but what is written about it cannot be used.
         """
         path = self.shelf.record(name)
+        writes = self._writes
         # Taken before it is read: should somebody edit it in between, the next look sees another file.
         version = _version(path)
         remembered = self._remembered.get(name)
@@ -48,8 +57,8 @@ class Objects(Generic[AnyRecord]):
             return remembered[1]
         data = files.read(path)
         if data is not None:
-            record = parse(self._model, data, path)
-            self._remember(name, version, record)
+            record = self._parsed(path, data)
+            self._remember(name, version, record, writes)
             return record
         if path.parent.exists():
             raise CorruptRecord(
@@ -60,9 +69,21 @@ class Objects(Generic[AnyRecord]):
 
     def write(self, record: AnyRecord) -> None:
         """Replace an object's record; durable at once, for mkfs and guests rely on what it says."""
-        # Not told from the former by its times, if both were written within one tick of the clock.
-        self._remembered.pop(record.name, None)
-        files.write_atomically(self.shelf.record(record.name), record.to_json())
+        try:
+            files.write_atomically(self.shelf.record(record.name), record.encode())
+        finally:
+            self._forget(record.name)
+
+    def overwrite(self, name: str, change: Callable[[int], tuple[int, bytes]]) -> None:
+        """Change a part of an object's record; durable at once.
+
+        `change` is given the length of the record and gives the offset and the bytes, a sector at most.
+        """
+        path = self.shelf.record(name)
+        try:
+            files.overwrite(path, *change(path.stat().st_size))
+        finally:
+            self._forget(name)
 
     def make(self, record: AnyRecord, allocation: Allocation, fill: Callable[[Path], None]) -> None:
         """Make an object, or nothing; `fill` is given the path at which it makes the disk.
@@ -70,13 +91,13 @@ class Objects(Generic[AnyRecord]):
         Raises:
             OutOfSpace: the pool cannot promise its size, or is full.
         """
-        self._remembered.pop(record.name, None)
+        self._forget(record.name)
         disk = self.shelf.disk(record.name)
         self._ledger.promise(disk, record.size_bytes, allocation, files.room(self._pool.directory))
         try:
             building = self.shelf.begin(record.name)
             fill(building / disk.name)
-            files.write_atomically(building / self.shelf.record_name, record.to_json(), durable=False)
+            files.write_atomically(building / self.shelf.record_name, record.encode(), durable=False)
             # Disk and record are durable before the rename is: what exists after a power cut is whole.
             files.make_durable(building)
             self.shelf.commit(record.name)
@@ -116,17 +137,33 @@ class Objects(Generic[AnyRecord]):
         if self.read(name) is None:
             self.shelf.finish_removal(name)
         else:
-            self._remembered.pop(name, None)
             self.shelf.remove(name)
+            self._forget(name)
         self._ledger.release(self.shelf.disk(name))
 
-    def _remember(self, name: str, version: tuple[int, ...] | None, record: AnyRecord) -> None:
-        if version is None:
-            return
-        while len(self._remembered) >= _REMEMBERED:
-            with contextlib.suppress(StopIteration, RuntimeError):  # other threads remember and forget, too
-                self._remembered.pop(next(iter(self._remembered)), None)
-        self._remembered[name] = (version, record)
+    def _parsed(self, path: Path, data: bytes) -> AnyRecord:
+        for pause_s in _REREAD_PAUSES_S:
+            try:
+                return parse(self._model, data, path)
+            except CorruptRecord:
+                # Read while another thread, or the process that serves this pool, was overwriting it.
+                time.sleep(pause_s)
+                data = files.read(path) or data
+        return parse(self._model, data, path)
+
+    def _remember(self, name: str, version: tuple[int, ...] | None, record: AnyRecord, writes: int) -> None:
+        with self._remembering:
+            if version is None or writes != self._writes:
+                return
+            while len(self._remembered) >= _REMEMBERED:
+                self._remembered.pop(next(iter(self._remembered)))
+            self._remembered[name] = (version, record)
+
+    def _forget(self, name: str) -> None:
+        """Note that a record was written; within one tick of the clock its times do not tell."""
+        with self._remembering:
+            self._writes += 1
+            self._remembered.pop(name, None)
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

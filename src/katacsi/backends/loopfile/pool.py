@@ -9,8 +9,10 @@ import secrets
 import time
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from katacsi.backends import refusals
 from katacsi.backends.loopfile import layout
-from katacsi.errors import HostError, OutOfSpace, PoolUnavailable, Precondition
+from katacsi.backends.poollock import PoolLock
+from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
 from katacsi.host import files
 
 if TYPE_CHECKING:
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
     from katacsi.model import ObjectId
 
 SCHEMA = 1
-
-#: How long a start waits for a former process to let go; a pod that is replaced takes a moment to end.
-LOCK_TIMEOUT_S = 5.0
 
 _WRITE_PROBE = ".probe-writing"
 
@@ -42,7 +41,7 @@ class Pool:
         self.uid = ""
         self._require_mount = settings.require_mount
         self._read_only = context.read_only
-        self._lock: int | None = None
+        self._lock = PoolLock()
 
     def open(self) -> None:
         """Prove that this is the pool, or make it one; take its lock unless it is only viewed.
@@ -67,9 +66,7 @@ class Pool:
 
     def close(self) -> None:
         """Let go of the lock."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            files.unlock(lock)
+        self._lock.release()
 
     def verify(self) -> None:
         """Prove that what `open` found is still there: a disk that was unmounted leaves an empty folder.
@@ -94,18 +91,13 @@ class Pool:
         Raises:
             PoolUnavailable: the id is of another pool, about which nothing can be said here.
         """
-        if object_id.pool_uid != self.uid:
-            raise PoolUnavailable(
-                f"{object_id.KIND} {object_id}: lies in pool storage {object_id.pool_uid}, but pool "
-                f"{self.name!r} on this node is {self.uid} ({self.directory}); ask the node that has it, or "
-                "mount the former storage"
-            )
+        storage, remedy = str(self.directory), "mount the former storage"
+        refusals.check_own(object_id, self.name, self.uid, storage=storage, remedy=remedy)
         return object_id.name
 
     def changing(self) -> None:
         """Refuse a change to a pool that is only viewed."""
-        if self._read_only:
-            raise Precondition(f"pool {self.name!r} was opened for viewing; only `katacsi serve` changes it")
+        refusals.check_writable(self.name, read_only=self._read_only)
 
     def refuses_writes(self) -> str:
         """Say why nothing can be written to the pool now; empty: something can.
@@ -177,7 +169,7 @@ class Pool:
     def _take_lock(self) -> None:
         path = self.directory / layout.LOCK
         try:
-            self._lock = files.lock_file(path, LOCK_TIMEOUT_S)
+            self._lock.take(path)
         except HostError as error:
             raise self._unavailable(
                 f"is served by another katacsi, which holds {path} ({error}); stop that one, or give this "

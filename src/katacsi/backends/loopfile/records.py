@@ -1,13 +1,17 @@
-"""What is written next to the bytes: volume.json and snapshot.json."""
+"""What is written next to the bytes: volume.json and snapshot.json.
+
+A snapshot's record never changes; of a volume's the facts do, and `places` has room for them.
+"""
 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from katacsi.backends.api import Facts, Snapshot, Volume
+from katacsi.backends.loopfile import places
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.errors import CorruptRecord
 from katacsi.model import Condition, ContentSource, MalformedId, SnapshotId, VolumeId
@@ -31,6 +35,15 @@ class Record(BaseModel):
     facts: Facts = Facts()
     created_at: float
 
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read what `encode` gave.
+
+        Raises:
+            ValueError: it is something else; a `ValidationError` says which key.
+        """
+        return cls.model_validate_json(data)
+
     @abc.abstractmethod
     def origin(self) -> object:
         """Give the source as ids.
@@ -39,7 +52,7 @@ class Record(BaseModel):
             MalformedId: it is none.
         """
 
-    def to_json(self) -> bytes:
+    def encode(self) -> bytes:
         """Give the record as it is written."""
         return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
@@ -51,6 +64,29 @@ class VolumeRecord(Record):
     sector_size: Literal[4096] = 4096
     parameters: dict[str, str] = {}
     attributes: dict[str, str] = {}
+    #: How often the facts were changed; it tells where they lie.
+    changes: int = 0
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read what `encode` gave, as it was left by the last `change`."""
+        content = places.decode(data)
+        record = cls.model_validate_json(content.line)
+        return record.model_copy(
+            update={"facts": _facts.validate_json(content.facts), "changes": content.number}
+        )
+
+    def encode(self) -> bytes:
+        """Give the record as it is written as a whole."""
+        line = self.model_dump_json(by_alias=True, exclude={"facts", "changes"}).encode()
+        return places.encode(places.Content(line, self.changes, _facts.dump_json(self.facts)))
+
+    def change(self, length: int) -> tuple[int, bytes]:
+        """Give the offset and the bytes that turn a former record, of that many bytes, into this one.
+
+        The former may differ in its facts, and in `changes` by one.
+        """
+        return places.overwriting(length, self.changes, _facts.dump_json(self.facts))
 
     def origin(self) -> ContentSource | None:
         """Give what it began as a copy of.
@@ -103,6 +139,8 @@ class SnapshotRecord(Record):
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
+_facts = TypeAdapter(Facts)
+
 
 def parse(model: type[AnyRecord], data: bytes, path: Path) -> AnyRecord:
     """Read a record.
@@ -112,8 +150,10 @@ def parse(model: type[AnyRecord], data: bytes, path: Path) -> AnyRecord:
     """
     remedy = "the bytes beside it were not touched; restore the record from a backup, or move the folder away"
     try:
-        record = model.model_validate_json(data)
+        record = model.decode(data)
         record.origin()
+    except places.Damaged as error:
+        raise CorruptRecord(f"{path}: cannot be used ({error}); {remedy}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from katacsi.backends import refusals
 from katacsi.errors import InvalidRequest
 from katacsi.model import MIB, Size
 
@@ -98,10 +99,7 @@ class LoopfileSettings(BaseModel):
         Raises:
             InvalidRequest: a parameter is unknown or its value is not legal.
         """
-        for key in parameters:
-            if key not in PARAMETERS:
-                known = ", ".join(PARAMETER_PREFIX + name for name in PARAMETERS)
-                raise InvalidRequest(PARAMETER_PREFIX + key, f"unknown parameter; known are {known}")
+        refusals.check_known(parameters, PARAMETERS, PARAMETER_PREFIX)
         wish = parameters.get("allocation", self.allocation.value)
         try:
             return Allocation(wish)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from katacsi.backends import refusals
 from katacsi.backends.loopfile.settings import SECTOR_SIZE
 from katacsi.errors import SizeOutOfRange
 
@@ -17,10 +18,7 @@ def fitting_size(wish: SizeRange, minimum: int, source: int) -> int:
     Raises:
         SizeOutOfRange: there is none.
     """
-    if 0 < wish.required < source:
-        raise SizeOutOfRange(
-            f"{wish.required} bytes were asked for; ask for the {source} of the source, or more"
-        )
+    refusals.check_holds(wish, source)
     least = max(wish.required, minimum, source)
     size_bytes = in_sectors(least)
     if not wish.admits(size_bytes):

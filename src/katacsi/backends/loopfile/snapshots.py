@@ -7,10 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.backends.loopfile.listing import page
+from katacsi.backends import refusals
+from katacsi.backends.existing import check_snapshot
+from katacsi.backends.listing import page
 from katacsi.backends.loopfile.records import SnapshotRecord
 from katacsi.backends.loopfile.settings import Allocation
-from katacsi.errors import AlreadyExists, CorruptRecord, NotFound, OutOfSpace
+from katacsi.errors import CorruptRecord, NotFound
 from katacsi.model import ContentSource, SnapshotId, storage_name
 
 if TYPE_CHECKING:
@@ -48,8 +50,7 @@ class Snapshots:
         """Cut a snapshot, or find the one that was cut."""
         name = storage_name(csi_name)
         if (existing := self.look(name)) is not None:
-            if (existing.source.pool_uid, existing.source.name) != (source.pool_uid, source.name):
-                raise AlreadyExists(f"snapshot {existing.id}: exists, of {existing.source}, not of {source}")
+            check_snapshot(existing, source)
             return existing
         template = self.template(ContentSource(source))
         record = SnapshotRecord(
@@ -93,11 +94,7 @@ class Snapshots:
             NotFound: there is none.
         """
         origin = source.id
-        if origin.pool_uid != self._pool.uid:
-            raise OutOfSpace(
-                f"{origin.KIND} {origin}: lies in pool storage {origin.pool_uid}, and pool "
-                f"{self._pool.name!r} on this node is {self._pool.uid}; a copy is made where its source lies"
-            )
+        refusals.check_source(origin, self._pool.name, self._pool.uid)
         objects: Objects[SnapshotRecord] | Objects[VolumeRecord] = (
             self._snapshots if isinstance(origin, SnapshotId) else self._volumes
         )

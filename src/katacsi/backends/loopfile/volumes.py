@@ -6,13 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from katacsi.backends.api import Facts
-from katacsi.backends.loopfile.listing import page
+from katacsi.backends.existing import check_volume
+from katacsi.backends.listing import page
 from katacsi.backends.loopfile.records import VolumeRecord
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.backends.loopfile.sizes import fitting_size, in_sectors
-from katacsi.errors import AlreadyExists, CorruptRecord, NotFound, OperationPending
+from katacsi.errors import CorruptRecord, NotFound, OperationPending
 from katacsi.host import files
-from katacsi.model import Condition, SnapshotId, VolumeId, storage_name
+from katacsi.model import Condition, VolumeId, storage_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,8 @@ class Volumes:
         allocation = self._settings.allocation_for(request.parameters)
         name = storage_name(request.csi_name)
         if (existing := self.look(name)) is not None:
-            return _matching(existing, request)
+            check_volume(existing, request)
+            return existing
         template = self._snapshots.template(request.source) if request.source else None
         size_bytes = fitting_size(
             request.size, self._settings.minimum_volume_size, template.size_bytes if template else 0
@@ -111,7 +113,8 @@ class Volumes:
         if record.facts != expected:
             raise OperationPending(f"volume {self._id(name)}: its facts are {record.facts}, not {expected}")
         if new != expected:
-            self._volumes.write(record.model_copy(update={"facts": new}))
+            changed = record.model_copy(update={"facts": new, "changes": record.changes + 1})
+            self._volumes.overwrite(name, changed.change)
 
     def measure(self, record: VolumeRecord) -> tuple[int, Condition]:
         """Give a disk's size and health: the file is the truth, unless it lost something."""
@@ -142,30 +145,3 @@ class Volumes:
 
     def _id(self, name: str) -> VolumeId:
         return VolumeId(self._pool.name, self._pool.uid, name)
-
-
-def _matching(existing: Volume, request: CreateRequest) -> Volume:
-    """Give the volume that has the name already, if it is the one that is asked for."""
-
-    def origin(volume: Volume | CreateRequest) -> tuple[bool, str, str] | None:
-        source = volume.source
-        # Without the pool's name, which an operator may change.
-        return (
-            None
-            if source is None
-            else (isinstance(source.id, SnapshotId), source.id.pool_uid, source.id.name)
-        )
-
-    differences = []
-    if not request.size.admits(existing.size_bytes):
-        differences.append(f"{existing.size_bytes} bytes")
-    if dict(existing.parameters) != dict(request.parameters):
-        differences.append(f"parameters {dict(existing.parameters)}")
-    if origin(existing) != origin(request):
-        differences.append(f"source {existing.source.id if existing.source else 'none'}")
-    if differences:
-        raise AlreadyExists(
-            f"volume {existing.id}: exists with {', '.join(differences)}, unlike what is asked for; delete "
-            "it, or choose another name"
-        )
-    return existing

@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+from katacsi.backends import refusals
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.objects import missing
 from katacsi.backends.lvm.tags import Kind, Record, State
-from katacsi.errors import OperationPending, OutOfSpace, Unsupported
+from katacsi.errors import OperationPending, Unsupported
 from katacsi.model import SnapshotId, VolumeId
 
 if TYPE_CHECKING:
@@ -40,12 +41,7 @@ class Copies:
             OperationPending: it is a snapshot whose own bytes are still being copied.
         """
         origin = source.id
-        if origin.pool_uid != self._group.uid:
-            raise OutOfSpace(
-                f"{origin.KIND} {origin}: lies in pool storage {origin.pool_uid}, and pool "
-                f"{self._group.pool!r} on "
-                f"this node is {self._group.uid}; a copy is made where its source lies"
-            )
+        refusals.check_source(origin, self._group.pool, self._group.uid)
         snapshot = isinstance(origin, SnapshotId)
         kind, prefix = (Kind.SNAPSHOT, names.SNAPSHOT) if snapshot else (Kind.VOLUME, names.VOLUME)
         entry = index.get(kind, origin.name, names.lv_name(prefix, origin.name))

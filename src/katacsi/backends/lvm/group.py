@@ -9,9 +9,10 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Final
 
+from katacsi.backends import refusals
 from katacsi.backends.lvm import names
-from katacsi.errors import HostError, PoolUnavailable, Precondition
-from katacsi.host import locks
+from katacsi.backends.poollock import PoolLock
+from katacsi.errors import HostError, PoolUnavailable
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 #: hand we learn a moment later, and the pages of a list, or a burst of calls, cost one report.
 FRESH_S: Final = 5.0
 
-#: How long a start waits for a former process to let go.
-LOCK_TIMEOUT_S = 5.0
-
 
 class VolumeGroup:
     """The volume group of a pool, from `open` to `close`."""
@@ -43,7 +41,7 @@ class VolumeGroup:
         self._settings = settings
         self._read_only = context.read_only
         self._lvm = lvm
-        self._lock: int | None = None
+        self._lock = PoolLock()
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._waiting: asyncio.Task[Group] | None = None
@@ -84,9 +82,7 @@ class VolumeGroup:
 
     def close(self) -> None:
         """Let go of the lock."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            locks.unlock(lock)
+        self._lock.release()
 
     async def read(self) -> Group:
         """Give the state of the group: true now, or at most a moment ago.
@@ -184,18 +180,13 @@ class VolumeGroup:
         Raises:
             PoolUnavailable: the id is of another pool, about which nothing can be said here.
         """
-        if object_id.pool_uid != self.uid:
-            raise PoolUnavailable(
-                f"{object_id.KIND} {object_id}: lies in pool storage {object_id.pool_uid}, but pool "
-                f"{self.pool!r} on this node is {self.uid} (volume group {self.name}); ask the node that has "
-                "it, or bring the former disks back"
-            )
+        storage, remedy = f"volume group {self.name}", "bring the former disks back"
+        refusals.check_own(object_id, self.pool, self.uid, storage=storage, remedy=remedy)
         return object_id.name
 
     def check_writable(self) -> None:
         """Refuse a change to a pool that is only viewed."""
-        if self._read_only:
-            raise Precondition(f"pool {self.pool!r} was opened for viewing; only `katacsi serve` changes it")
+        refusals.check_writable(self.pool, read_only=self._read_only)
 
     def _chosen(self, rows: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
         name, tag = self._settings.volume_group, self._settings.volume_group_tag
@@ -219,7 +210,7 @@ class VolumeGroup:
         path = self._settings.lock_directory / f"katacsi-{self.uid}-{self.pool}"
         try:
             self._settings.lock_directory.mkdir(parents=True, exist_ok=True)
-            self._lock = locks.lock_file(path, LOCK_TIMEOUT_S)
+            self._lock.take(path)
         except (HostError, OSError) as error:
             raise self._unavailable(
                 f"is served by another katacsi, which holds {path} ({error}); stop that one"

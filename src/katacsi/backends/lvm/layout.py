@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from katacsi.backends import refusals
 from katacsi.backends.lvm.settings import PARAMETER_PREFIX, PARAMETERS, VolumeType, Wipe
 from katacsi.errors import InvalidRequest
 from katacsi.model import MIB, parse_size
@@ -137,10 +138,7 @@ def parse(parameters: Mapping[str, str], settings: LvmSettings) -> Layout:
     Raises:
         InvalidRequest: a parameter is unknown, not legal, or says nothing about volumes of this type.
     """
-    for key in parameters:
-        if key not in PARAMETERS:
-            known = ", ".join(PARAMETER_PREFIX + name for name in PARAMETERS)
-            raise InvalidRequest(PARAMETER_PREFIX + key, f"unknown parameter; known are {known}")
+    refusals.check_known(parameters, PARAMETERS, PARAMETER_PREFIX)
     kind = _one_of(VolumeType, "type", parameters, settings.default_type)
     for key, types in _MEANT_FOR.items():
         if key in parameters and kind not in types:

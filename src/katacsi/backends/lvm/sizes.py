@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from katacsi.backends import refusals
 from katacsi.errors import SizeOutOfRange
 
 if TYPE_CHECKING:
@@ -18,10 +19,7 @@ def fitting_extents(group: Group, layout: Layout, wish: SizeRange, source: int) 
     Raises:
         SizeOutOfRange: there is none.
     """
-    if 0 < wish.required < source:
-        raise SizeOutOfRange(
-            f"{wish.required} bytes were asked for; ask for the {source} of the source, or more"
-        )
+    refusals.check_holds(wish, source)
     extents = layout.fitting(max(1, group.extents(max(wish.required, source))))
     size_bytes = extents * group.extent_size
     if not wish.admits(size_bytes):

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Snapshot
+from katacsi.backends.existing import check_snapshot
+from katacsi.backends.listing import page
 from katacsi.backends.lvm import names
-from katacsi.backends.lvm.listing import page
 from katacsi.backends.lvm.settings import Wipe
 from katacsi.backends.lvm.tags import Kind, Record, State
-from katacsi.errors import AlreadyExists, CorruptRecord, KatacsiError
+from katacsi.errors import CorruptRecord, KatacsiError
 from katacsi.model import SnapshotId, VolumeId, storage_name
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Snapshots:
                 entry = _existing(index, name)
                 if entry is not None and (source is None or _source(entry).name == source.name):
                     snapshots[name] = self._snapshot(state, entry)
-        return page(snapshots, cursor, limit)
+        return page(snapshots, cursor, limit, snapshots.get)
 
     # -- making ----------------------------------------------------------------------------------------
 
@@ -83,8 +84,7 @@ class Snapshots:
             await self._clear(index, name)
             existing = await self._cut(name, csi_name, source)
         snapshot = self._snapshot(await self._group.read(), existing)
-        if (snapshot.source.pool_uid, snapshot.source.name) != (source.pool_uid, source.name):
-            raise AlreadyExists(f"snapshot {snapshot.id}: exists, of {snapshot.source}, not of {source}")
+        check_snapshot(snapshot, source)
         if not snapshot.ready:
             self._copy_in_background(existing)
         return snapshot

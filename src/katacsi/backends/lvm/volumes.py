@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Facts, Volume
+from katacsi.backends.existing import check_volume, origin
+from katacsi.backends.listing import page
 from katacsi.backends.lvm import layout as layouts
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.devices import known_condition
 from katacsi.backends.lvm.layout import Layout
-from katacsi.backends.lvm.listing import page
 from katacsi.backends.lvm.objects import Entry, missing
 from katacsi.backends.lvm.settings import VolumeType, Wipe, Zero
 from katacsi.backends.lvm.sizes import fitting_extents
 from katacsi.backends.lvm.tags import Kind, Record, State
 from katacsi.errors import (
-    AlreadyExists,
     KatacsiError,
     OperationPending,
     Unsupported,
     VolumeInUse,
 )
-from katacsi.model import Condition, SnapshotId, VolumeId, is_storage_name, storage_name
+from katacsi.model import Condition, VolumeId, is_storage_name, storage_name
 
 if TYPE_CHECKING:
     from katacsi.backends.api import CreateRequest, Page
@@ -92,7 +92,7 @@ class Volumes:
                 volumes[name] = Volume(
                     self._id(name), name, state.lvs[lv_name].size_bytes, condition=condition
                 )
-        return page(volumes, cursor, limit)
+        return page(volumes, cursor, limit, volumes.get)
 
     # -- making ----------------------------------------------------------------------------------------
 
@@ -104,7 +104,9 @@ class Volumes:
             index = self._objects.index(state)
             entry = _find(index, name)
             if entry is not None and entry.record.state is State.READY:
-                return _matching(self._volume(state, entry), request)
+                existing = self._volume(state, entry)
+                check_volume(existing, request)
+                return existing
         if entry is not None and not (entry.record.state is State.CREATING and _resumable(entry, request)):
             # What a crash left of another request, or of a removal.
             await self.finish_removal(entry)
@@ -304,14 +306,6 @@ def _find(index: Index, name: str) -> Entry | None:
     return index.get(Kind.VOLUME, name, names.lv_name(names.VOLUME, name))
 
 
-def _origin(source: object) -> tuple[bool, str, str] | None:
-    """Give what tells sources apart, without the pool's name, which an operator may change."""
-    identity = getattr(source, "id", None)
-    if not isinstance(identity, (SnapshotId, VolumeId)):
-        return None
-    return isinstance(identity, SnapshotId), identity.pool_uid, identity.name
-
-
 def _resumable(entry: Entry, request: CreateRequest) -> bool:
     record = entry.record
     return (
@@ -319,22 +313,5 @@ def _resumable(entry: Entry, request: CreateRequest) -> bool:
         and dict(record.parameters) == dict(request.parameters)
         and dict(record.attributes) == dict(request.attributes)
         and record.csi_name == request.csi_name
-        and _origin(record.content_source()) == _origin(request.source)
+        and origin(record.content_source()) == origin(request.source)
     )
-
-
-def _matching(existing: Volume, request: CreateRequest) -> Volume:
-    """Give the volume that has the name already, if it is the one that is asked for."""
-    differences = []
-    if not request.size.admits(existing.size_bytes):
-        differences.append(f"{existing.size_bytes} bytes")
-    if dict(existing.parameters) != dict(request.parameters):
-        differences.append(f"parameters {dict(existing.parameters)}")
-    if _origin(existing.source) != _origin(request.source):
-        differences.append(f"source {existing.source.id if existing.source else 'none'}")
-    if differences:
-        raise AlreadyExists(
-            f"volume {existing.id}: exists with {', '.join(differences)}, unlike what is asked for; delete "
-            "it, or choose another name"
-        )
-    return existing
