@@ -58,7 +58,8 @@ _KERNEL_CALLS = {
 #: And of Python's own modules; counted where the room calls them, and nowhere else. Not fsync: a process
 #: that dies takes nothing from the page cache.
 _OS_CALLS: tuple[tuple[Any, tuple[str, ...]], ...] = (
-    (os, ("mkdir", "rmdir", "unlink", "rename", "open", "ftruncate", "copy_file_range", "sendfile", "chown")),
+    (os, ("mkdir", "rmdir", "unlink", "rename", "open", "chown")),
+    (os, ("ftruncate", "pwrite", "copy_file_range", "sendfile")),
     (fcntl, ("ioctl",)),
     (subprocess, ("Popen",)),
 )  # fmt: skip

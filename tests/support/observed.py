@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from katacsi.backends.loopfile import places
 from katacsi.host import superblock
 from support import leaks
 
@@ -125,7 +126,7 @@ def _readable(part: str) -> str:
 
 
 def _record(path: Path) -> str:
-    record: dict[str, Any] = json.loads(path.read_text())
+    record = _volume(path) if path.name == "volume.json" else json.loads(path.read_text())
     record.pop("created_at", None)
     if path.parent.name == "staged":
         # Where the device was when it was staged; a direct volume that grows may get another one.
@@ -136,6 +137,12 @@ def _record(path: Path) -> str:
         shown = _superblock(path.parent / "disk.img")
         facts["fs_uuid"] = "as the device shows" if shown == facts["fs_uuid"] else "another than the device's"
     return json.dumps(record, sort_keys=True)
+
+
+def _volume(path: Path) -> dict[str, Any]:
+    """Read a volume's record; how often its facts were changed does not matter."""
+    content = places.decode(path.read_bytes())
+    return {**json.loads(content.line), "facts": json.loads(content.facts)}
 
 
 def _superblock(disk: Path) -> str:

@@ -5,10 +5,11 @@ Nothing here asks the driver. A line that the demo shows is something that is th
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from katacsi.backends.api import Facts
+from katacsi.backends.loopfile.records import SnapshotRecord, VolumeRecord
 from katacsi.demo.place import backing_file
 from katacsi.directvolume.names import RECORD_FILE, decoded
 from katacsi.errors import HostError
@@ -104,19 +105,18 @@ def _image(file: Path, device: loop.LoopDevice | None) -> Image:
         device_size=device.size_bytes if device else 0,
         traits=_traits(device) if device else "",
         filesystem=filesystem,
-        guest_written=bool(facts.get("guest_written")),
-        pending_size=int(facts.get("pending_size", 0)),
+        guest_written=facts.guest_written,
+        pending_size=facts.pending_size,
     )
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    for name in ("volume.json", "snapshot.json"):
+def _facts(folder: Path) -> Facts:
+    for name, model in (("volume.json", VolumeRecord), ("snapshot.json", SnapshotRecord)):
         try:
-            facts: dict[str, Any] = json.loads((folder / name).read_bytes()).get("facts", {})
+            return model.decode((folder / name).read_bytes()).facts
         except (OSError, ValueError):
             continue
-        return facts
-    return {}
+    return Facts()
 
 
 def _traits(device: loop.LoopDevice) -> str:
