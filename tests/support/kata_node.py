@@ -10,6 +10,7 @@ import signal
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from katacsi.backends.loopfile import places
 from katacsi.directvolume.names import entry_name
 from katacsi.rpc.client import Client, csi
 from support import leaks
@@ -136,7 +137,8 @@ class Volume(Life):
     @property
     def facts(self) -> dict[str, Any]:
         """What is stored with it: its format, and whether a guest wrote it."""
-        stored: dict[str, Any] = json.loads((self.disk.parent / "volume.json").read_text())["facts"]
+        record = places.decode((self.disk.parent / "volume.json").read_bytes())
+        stored: dict[str, Any] = json.loads(record.facts)
         return stored
 
     async def numbers(self) -> dict[csi.VolumeUsageUnit, tuple[int, int, int]]:
