@@ -44,7 +44,7 @@ class _Seat:
         """Bind the calling thread, the event loop's, and give the processor."""
         if (now := time.monotonic()) >= self._until:
             if self._bound:
-                _bind(self.allowed)
+                _free(self.allowed)
             else:
                 self._processor = self._whereabouts()
                 _bind({self._processor})
@@ -88,15 +88,22 @@ def anywhere() -> Iterator[None]:
     if _seat is None or bound is None:
         yield
         return
-    _bind(_seat.allowed)
+    _free(_seat.allowed)
     try:
         yield
     finally:
         _bind({bound})
 
 
+def _free(allowed: Collection[int]) -> None:
+    try:
+        os.sched_setaffinity(0, allowed)
+    except OSError:
+        # The cgroup was given others instead; of all there are, the kernel takes those that are ours.
+        _bind(range(os.cpu_count() or 1))
+
+
 def _bind(processors: Collection[int]) -> None:
-    # Refused when none of them is ours any more (the cgroup was given others): then the kernel chooses, as
-    # it does without all this.
+    # Refused when the cgroup has just lost it: then the kernel chooses, as it does without all this.
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, processors)

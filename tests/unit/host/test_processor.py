@@ -114,6 +114,28 @@ async def test_processors_that_were_taken_away_are_no_error(followed, monkeypatc
         assert await offloop.off_loop(lambda: "done") == "done"
 
 
+async def test_a_cgroup_with_other_processors_gets_those(followed, monkeypatch):
+    """What the process began with may all be gone; it is not kept on the one that it was on then."""
+    bind, wishes = os.sched_setaffinity, []
+
+    def moved(pid, processors):
+        wishes.append(set(processors))
+        if wishes[-1] == followed:
+            raise OSError(22, "Invalid argument")
+        bind(pid, processors)
+
+    now = 1000.0
+    monkeypatch.setattr(processor.time, "monotonic", lambda: now)
+    monkeypatch.setattr(processor.os, "cpu_count", lambda: 1024)
+    processor.of_loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(processor.os, "sched_setaffinity", moved)
+        now += 2
+        processor.of_loop()
+    assert wishes == [followed, set(range(1024))]
+    assert bound() == followed
+
+
 def test_one_processor_is_not_chosen_from(followed, monkeypatch):
     monkeypatch.setattr(processor, "_seat", None)
     monkeypatch.setattr(processor.os, "sched_getaffinity", lambda pid: {0})
