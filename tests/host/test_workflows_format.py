@@ -22,14 +22,6 @@ def content(file):
     return file.read_bytes()
 
 
-async def set_facts(node, volume, **changes):
-    """Store facts as a crash would have left them."""
-    parsed = VolumeId.parse(volume.id)
-    backend = await node.driver.context.pools.holding(parsed)
-    facts = (await backend.get(parsed)).facts
-    await backend.compare_and_set_facts(parsed, facts, facts.with_(**changes))
-
-
 @pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs"])
 async def test_the_first_stage_formats_and_no_other(volume, fs_type):
     """The first stage makes the filesystem, with the UUID that the facts name; later ones run no mkfs."""
@@ -229,7 +221,7 @@ async def test_a_torn_mkfs_is_redone_with_the_same_uuid(node, volume, fs_type, l
     pvc = volume(fs_type=fs_type)
     await pvc.create()
     named = str(uuid.uuid4())
-    await set_facts(node, pvc, format=FormatState.FORMATTING, fs_type=fs_type, fs_uuid=named)
+    await pvc.set_facts(format=FormatState.FORMATTING, fs_type=fs_type, fs_uuid=named)
     if left != "nothing":
         flags = {
             "ext4": ["-F", "-U", named],
@@ -260,7 +252,7 @@ async def test_a_torn_mkfs_is_no_licence(node, volume, what):
     """While the facts say "formatting", something else on the device is still not overwritten."""
     pvc = volume()
     await pvc.create()
-    await set_facts(node, pvc, format=FormatState.FORMATTING, fs_type="ext4", fs_uuid=str(uuid.uuid4()))
+    await pvc.set_facts(format=FormatState.FORMATTING, fs_type="ext4", fs_uuid=str(uuid.uuid4()))
     FOREIGN[what](pvc.disk)
     before = content(pvc.disk)
     with pytest.raises(ForeignContent):
@@ -273,7 +265,7 @@ async def test_a_torn_mkfs_of_another_filesystem(node, volume):
     """The facts decide which filesystem is made; a call that asks for another is refused."""
     pvc = volume()
     await pvc.create()
-    await set_facts(node, pvc, format=FormatState.FORMATTING, fs_type="xfs", fs_uuid=str(uuid.uuid4()))
+    await pvc.set_facts(format=FormatState.FORMATTING, fs_type="xfs", fs_uuid=str(uuid.uuid4()))
     with tools_run() as tools, pytest.raises(Precondition, match="xfs"):
         await pvc.stage()
     assert not MKFS & set(tools)
@@ -376,7 +368,7 @@ async def test_a_copy_of_a_torn_mkfs_is_redone(node, volume):
     pvc = volume()
     await pvc.create()
     named = str(uuid.uuid4())
-    await set_facts(node, pvc, format=FormatState.FORMATTING, fs_type="ext4", fs_uuid=named)
+    await pvc.set_facts(format=FormatState.FORMATTING, fs_type="ext4", fs_uuid=named)
     copy = volume("copy")
     await copy.create(await pvc.snapshot())
     await copy.stage()

@@ -16,7 +16,7 @@ from katacsi.app import workflows_of
 from katacsi.directvolume.names import entry_name
 from katacsi.host import command, superblock
 from katacsi.metrics import Metrics
-from katacsi.model import AccessMode, AccessType, Capability, SizeRange, storage_name
+from katacsi.model import AccessMode, AccessType, Capability, SizeRange, VolumeId, storage_name
 from katacsi.settings import parse
 from katacsi.volumes.requests import (
     CreateVolume,
@@ -282,6 +282,13 @@ class Volume:
     async def facts(self) -> Facts:
         """What is stored with it."""
         return (await self.node.driver.provisioning.get(self.id)).volume.facts
+
+    async def set_facts(self, **changes: object) -> None:
+        """Store facts as a crash would have left them."""
+        parsed = VolumeId.parse(self.id)
+        backend = await self.node.driver.context.pools.holding(parsed)
+        facts = await self.facts()
+        await backend.compare_and_set_facts(parsed, facts, facts.with_(**changes))
 
     def write(self, name: str = "data", data: bytes = b"the workload's bytes") -> None:
         """Write through the target, as a pod without Kata does."""

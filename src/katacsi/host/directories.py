@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from katacsi import errors
-from katacsi.host import _linux
+from katacsi.host import _linux, processor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,8 @@ def remove_tree(path: Path) -> None:
     except OSError as error:
         raise _linux.failure(f"remove {path}", error) from error
     try:
-        _remove_tree(parent, path.name, path)
+        with processor.anywhere():  # to free the blocks of a large file takes a while
+            _remove_tree(parent, path.name, path)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -141,6 +142,14 @@ def identity(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise _linux.failure(f"look at {path}", error) from error
     return status.st_dev, status.st_ino
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory outlast a power cut."""
+    try:
+        _linux.sync_directory(path)
+    except OSError as error:
+        raise _linux.failure(f"make the names in {path} durable", error) from error
 
 
 def is_mount_point(path: Path) -> bool:

@@ -27,6 +27,7 @@ from katacsi.host.directories import (
     remove_tree,
     rename,
     room,
+    sync_directory,
 )
 from katacsi.host.locks import lock_file, unlock
 from katacsi.host.sizedfiles import (
@@ -65,7 +66,9 @@ __all__ = [
     "remove_tree",
     "rename",
     "room",
+    "sync_directory",
     "unlock",
+    "write_again",
     "write_atomically",
     "write_atomically_via",
 ]
@@ -120,6 +123,24 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
             os.close(fd)
     except OSError as error:
         raise _linux.failure(f"overwrite {path}", error) from error
+
+
+def write_again(path: Path) -> None:
+    """Write what a file reads as over itself, so that the next fsync of it is a proof.
+
+    After a write-back that failed, ext4 and xfs call a page clean that never reached the disk, and an fsync
+    of somebody who opens the file later succeeds (fsync(2), EIO). Nobody else may be writing meanwhile.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
+            if os.pwrite(fd, data, 0) != len(data):
+                raise errors.HostError(f"write {path} again: the disk took a part of it only")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _linux.failure(f"write {path} again", error) from error
 
 
 def _replace(path: Path, data: bytes, temporary_directory: Path, mode: int, *, durable: bool) -> None:

@@ -70,7 +70,8 @@ def make_durable(folder: Path) -> None:
     the first one commits the journal of ext4 and xfs for all of them, and the others find little to do.
     """
     try:
-        for file in folder.iterdir():
+        files = [entry.path for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+        for file in files:
             fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 os.fsync(fd)

@@ -38,6 +38,8 @@ class Superblock:
             mkfs was interrupted.
         growth_step: growing is possible if the device is larger by at least this many bytes; a smaller rest
             is of no use to the filesystem (ext4 and xfs need room for a new group's own tables).
+        was_mounted: it was mounted read-write since it was made. xfs tells once it was unmounted, btrfs
+            never: false proves nothing.
     """
 
     fs_type: str
@@ -49,6 +51,7 @@ class Superblock:
     inodes: int = 0
     inodes_per_group: int = 0
     log_bytes: int = 0
+    was_mounted: bool = False
 
 
 class _Torn(Exception):
@@ -107,6 +110,7 @@ def _ext(block: bytes) -> Superblock | None:
     inodes, blocks_low = struct.unpack_from("<II", block, 0x00)
     first_block, log_block_size, log_cluster_size = struct.unpack_from("<III", block, 0x14)
     blocks_per_group, _, inodes_per_group = struct.unpack_from("<III", block, 0x20)
+    mounted_at, _, mounts = struct.unpack_from("<IIH", block, 0x2C)
     (state,) = struct.unpack_from("<H", block, 0x3A)
     (inode_size,) = struct.unpack_from("<H", block, 0x58)
     compat, incompat, ro_compat = struct.unpack_from("<III", block, 0x5C)
@@ -139,6 +143,7 @@ def _ext(block: bytes) -> Superblock | None:
         growth_step=step * block_size,
         inodes=inodes,
         inodes_per_group=inodes_per_group,
+        was_mounted=bool(mounted_at or mounts),
     )
 
 
@@ -197,6 +202,7 @@ def _xfs(block: bytes) -> Superblock:
         clean=block[126] == 0,  # sb_inprogress
         growth_step=step * block_size,
         log_bytes=log_blocks * block_size if log_start else 0,  # else it lies on another device
+        was_mounted=any(block[240:248]),  # sb_lsn, the log's position at its last writing
     )
 
 

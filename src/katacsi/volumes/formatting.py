@@ -22,6 +22,8 @@ from katacsi.host.offloop import off_loop, on_loop
 from katacsi.volumes.hoststeps import host_steps
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from katacsi.backends.api import Backend, Device, Volume
     from katacsi.host.superblock import Superblock
     from katacsi.metrics import Metrics
@@ -127,13 +129,20 @@ class Formatter:
         """Make sure that what is there is a piece of the mkfs that the facts name, or nothing."""
         found = await probe.signature(device.path, timeout_s=self._settings.timeouts.probe)
         facts = volume.facts
-        if found is None or (found.type == facts.fs_type and found.uuid in (facts.fs_uuid, *_NO_UUID)):
+        if found is None:
             return
-        raise ForeignContent(
-            f"volume {volume.id}: katacsi was making {facts.fs_type} {facts.fs_uuid} on it, but "
-            f"{device.path} holds "
-            f"{found.describe()}; nothing was written"
-        )
+        if found.type != facts.fs_type or found.uuid not in (facts.fs_uuid, *_NO_UUID):
+            raise ForeignContent(
+                f"volume {volume.id}: katacsi was making {facts.fs_type} {facts.fs_uuid} on it, but "
+                f"{device.path} holds "
+                f"{found.describe()}; nothing was written"
+            )
+        if await off_loop(_was_mounted, device.path):
+            raise DataLossAlarm(
+                f"volume {volume.id}: its facts say that {facts.fs_type} {facts.fs_uuid} was being made, but "
+                f"{device.path} shows that it was mounted since; nothing was written. The pool lost newer "
+                "facts: save what is on the device, and check the pool's disk"
+            )
 
     async def _make(self, volume: Volume, device: Device, mkfs_options: str, *, zeroed: bool) -> Superblock:
         facts = volume.facts
@@ -200,6 +209,15 @@ class Formatter:
     def may_mount(self, facts: Facts) -> bool:
         """Whether the host kernel may mount this filesystem, or its tools may take it for sound."""
         return not facts.guest_written or self._settings.guest_filesystems == "allow"
+
+
+def _was_mounted(device: Path) -> bool:
+    """Whether somebody used the filesystem: what a torn mkfs left nobody could."""
+    try:
+        made = superblock.read(device)
+    except HostError:
+        return False  # a torn one need not make sense
+    return made is not None and made.was_mounted
 
 
 async def set_facts(backend: Backend, volume: Volume, facts: Facts) -> Volume:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from katacsi.backends.api import ContentSource, Facts, FormatState
-from katacsi.backends.loopfile import objects, places
+from katacsi.backends.loopfile import places, remembered
 from katacsi.backends.loopfile.places import Content
 from katacsi.errors import CorruptRecord
 from katacsi.model import MIB
@@ -154,7 +154,7 @@ async def test_not_all_records_are_remembered(opened, request_for):
     pool = await opened()
     made = [await pool.create(request_for(f"pvc-{number}")) for number in range(70)]
     assert [await pool.get(volume.id) for volume in made] == made
-    assert len(pool._volume_objects._remembered) == objects._REMEMBERED
+    assert len(pool._volume_objects._remembered) == remembered.LIMIT
     await pool.delete(made[-1].id)
     assert made[-1].id.name not in pool._volume_objects._remembered
     again = await pool.create(request_for(made[-1].csi_name, required=2 * MIB))

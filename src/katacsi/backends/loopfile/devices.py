@@ -39,7 +39,7 @@ class Devices:
 
     def attach(self, name: str) -> Device:
         """Give a volume its loop device, the same however often."""
-        record = self._volumes.require(name)
+        record = self._volumes.require_durable(name)
         disk = self._shelf.disk(name)
         # What a thick volume discards would be taken from the pool again when it is written.
         discard = record.allocation is not Allocation.THICK

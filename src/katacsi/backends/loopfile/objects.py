@@ -8,12 +8,13 @@ import time
 from typing import TYPE_CHECKING, Generic
 
 from katacsi.backends.loopfile.records import AnyRecord, parse
+from katacsi.backends.loopfile.remembered import Remembered
 from katacsi.backends.loopfile.settings import Allocation
-from katacsi.errors import CorruptRecord, KatacsiError
+from katacsi.errors import CorruptRecord, KatacsiError, OutOfSpace
 from katacsi.host import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from katacsi.backends.loopfile.layout import Shelf
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
     from katacsi.backends.loopfile.pool import Pool
 
 
-#: So many records are remembered: a volume's is read ten times from its creation to its deletion.
-_REMEMBERED = 64
-#: A record that cannot be read is read again after so many seconds: it may be about to be written.
-_REREAD_PAUSES_S = (0.001, 0.01)
+#: A record that cannot be used is read again after so many seconds: it may be about to be written.
+_REREAD_PAUSE_S = 0.001
 
 
 class Objects(Generic[AnyRecord]):
@@ -35,12 +34,10 @@ class Objects(Generic[AnyRecord]):
         self._pool = pool
         self._model = model
         self._ledger = ledger
-        #: Records as they were read last, with what tells the file from any other; the file decides.
-        self._remembered: dict[str, tuple[tuple[int, ...], AnyRecord]] = {}
-        #: How many records were written; what was read while one was is not remembered.
-        self._writes = 0
-        # Steps run in threads, and to see that nothing was written and to remember are one.
-        self._remembering = threading.Lock()
+        self._remembered: Remembered[AnyRecord] = Remembered()
+        #: The objects that outlast a power cut as they are read, by this process's own doing.
+        self._durable: set[str] = set()
+        self._making_durable = threading.Lock()
 
     def read(self, name: str) -> AnyRecord | None:
         """Read the record of an object; None means proven absent.
@@ -49,16 +46,13 @@ class Objects(Generic[AnyRecord]):
             CorruptRecord: there is an object, but what is written about it cannot be used.
         """
         path = self.shelf.record(name)
-        writes = self._writes
-        # Taken before it is read: should somebody edit it in between, the next look sees another file.
-        version = _version(path)
-        remembered = self._remembered.get(name)
-        if remembered is not None and remembered[0] == version:
-            return remembered[1]
+        look = self._remembered.look(name, path)
+        if look.record is not None:
+            return look.record
         data = files.read(path)
         if data is not None:
             record = self._parsed(path, data)
-            self._remember(name, version, record, writes)
+            self._remembered.keep(name, look, record)
             return record
         if path.parent.exists():
             raise CorruptRecord(
@@ -67,12 +61,29 @@ class Objects(Generic[AnyRecord]):
         self._pool.verify()
         return None
 
+    def ensure_durable(self, name: str) -> None:
+        """See that an object, as it is read, outlasts a power cut: asked before anybody relies on it.
+
+        A process that was killed, or a sync that failed, leaves what can be read and is not on the disk.
+        Taken for stored, "formatted" could turn into "formatting" under a volume in use.
+        """
+        if name in self._durable:
+            return
+        # Whoever changes an object comes through here first, so nobody does while it is written again.
+        with self._making_durable:
+            if name not in self._durable:
+                with contextlib.suppress(
+                    OutOfSpace
+                ):  # copying filesystems need room; the sync has to do then
+                    files.write_again(self.shelf.record(name))
+                files.make_durable(self.shelf.home(name))
+                files.sync_directory(self.shelf.directory)
+                self._durable.add(name)
+
     def write(self, record: AnyRecord) -> None:
         """Replace an object's record; durable at once, for mkfs and guests rely on what it says."""
-        try:
+        with self._changing(record.name):
             files.write_atomically(self.shelf.record(record.name), record.encode())
-        finally:
-            self._forget(record.name)
 
     def overwrite(self, name: str, change: Callable[[int], tuple[int, bytes]]) -> None:
         """Change a part of an object's record; durable at once.
@@ -80,10 +91,8 @@ class Objects(Generic[AnyRecord]):
         `change` is given the length of the record and gives the offset and the bytes, a sector at most.
         """
         path = self.shelf.record(name)
-        try:
+        with self._changing(name):
             files.overwrite(path, *change(path.stat().st_size))
-        finally:
-            self._forget(name)
 
     def make(self, record: AnyRecord, allocation: Allocation, fill: Callable[[Path], None]) -> None:
         """Make an object, or nothing; `fill` is given the path at which it makes the disk.
@@ -91,7 +100,7 @@ class Objects(Generic[AnyRecord]):
         Raises:
             OutOfSpace: the pool cannot promise its size, or is full.
         """
-        self._forget(record.name)
+        self._remembered.forget(record.name)
         disk = self.shelf.disk(record.name)
         self._ledger.promise(disk, record.size_bytes, allocation, files.room(self._pool.directory))
         try:
@@ -109,6 +118,7 @@ class Objects(Generic[AnyRecord]):
                     self.shelf.abandon(record.name)
                 self._ledger.release(disk)
             raise
+        self._durable.add(record.name)
         self._ledger.settle(disk, record.size_bytes)
 
     def grow(self, name: str, size_bytes: int, allocation: Allocation) -> int:
@@ -123,7 +133,8 @@ class Objects(Generic[AnyRecord]):
             return present
         self._ledger.promise(disk, size_bytes, allocation, files.room(self._pool.directory))
         try:
-            present = files.grow_file(disk, size_bytes, thick=allocation is Allocation.THICK)
+            with self._changing(name):
+                present = files.grow_file(disk, size_bytes, thick=allocation is Allocation.THICK)
         finally:
             self._ledger.settle(disk, present)
         return present
@@ -136,40 +147,29 @@ class Objects(Generic[AnyRecord]):
         """
         if self.read(name) is None:
             self.shelf.finish_removal(name)
+            files.sync_directory(self.shelf.directory)  # a removal that was killed looks like this, too
         else:
+            self._durable.discard(name)
             self.shelf.remove(name)
-            self._forget(name)
+            self._remembered.forget(name)
         self._ledger.release(self.shelf.disk(name))
 
+    @contextlib.contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        """Change an object that is durable; after a failure it counts as one that may not be."""
+        self.ensure_durable(name)
+        try:
+            yield
+        except BaseException:
+            self._durable.discard(name)
+            raise
+        finally:
+            self._remembered.forget(name)
+
     def _parsed(self, path: Path, data: bytes) -> AnyRecord:
-        for pause_s in _REREAD_PAUSES_S:
-            try:
-                return parse(self._model, data, path)
-            except CorruptRecord:
-                # Read while another thread, or the process that serves this pool, was overwriting it.
-                time.sleep(pause_s)
-                data = files.read(path) or data
-        return parse(self._model, data, path)
-
-    def _remember(self, name: str, version: tuple[int, ...] | None, record: AnyRecord, writes: int) -> None:
-        with self._remembering:
-            if version is None or writes != self._writes:
-                return
-            while len(self._remembered) >= _REMEMBERED:
-                self._remembered.pop(next(iter(self._remembered)))
-            self._remembered[name] = (version, record)
-
-    def _forget(self, name: str) -> None:
-        """Note that a record was written; within one tick of the clock its times do not tell."""
-        with self._remembering:
-            self._writes += 1
-            self._remembered.pop(name, None)
-
-
-def _version(path: Path) -> tuple[int, ...] | None:
-    """Tell a file and its content from any other that has been there; None where there is none to be seen."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        try:
+            return parse(self._model, data, path)
+        except CorruptRecord:
+            # Perhaps read while another thread, or the process that serves this pool, was overwriting it.
+            time.sleep(_REREAD_PAUSE_S)
+            return parse(self._model, files.read(path) or data, path)

@@ -51,6 +51,7 @@ class Snapshots:
         name = storage_name(csi_name)
         if (existing := self.look(name)) is not None:
             check_snapshot(existing, source)
+            self._snapshots.ensure_durable(name)
             return existing
         template = self.template(ContentSource(source))
         record = SnapshotRecord(

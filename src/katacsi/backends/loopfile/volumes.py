@@ -49,6 +49,7 @@ class Volumes:
         name = storage_name(request.csi_name)
         if (existing := self.look(name)) is not None:
             check_volume(existing, request)
+            self._volumes.ensure_durable(name)
             return existing
         template = self._snapshots.template(request.source) if request.source else None
         size_bytes = fitting_size(
@@ -84,6 +85,12 @@ class Volumes:
         record = self._volumes.read(name)
         if record is None:
             raise NotFound(f"volume {self._id(name)}: there is none in {self._volumes.shelf.directory}")
+        return record
+
+    def require_durable(self, name: str) -> VolumeRecord:
+        """Do as `require`, for somebody who will rely on it: mkfs and guests come after an attachment."""
+        record = self.require(name)
+        self._volumes.ensure_durable(name)
         return record
 
     def look(self, name: str) -> Volume | None:
