@@ -26,7 +26,7 @@ from katacsi.directvolume.sandboxes import Sandboxes
 from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import HostError, SettingsError
-from katacsi.host import command, processor
+from katacsi.host import command, offloop
 from katacsi.metrics import Metrics, serve_metrics
 from katacsi.model import MAX_NAME_BYTES
 from katacsi.rpc.capabilities import Role
@@ -198,7 +198,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         # first would cost that much of the start, for a hundred objects.
         gc.freeze()
         gc.enable()
-        processor.follow_this_thread()
+        offloop.stay_beside_loop()
         await server.listen(socket)
         log.info("serving", driver=settings.driver_name, version=katacsi.__version__, node=node_id)
         await stop.wait()

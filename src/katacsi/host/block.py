@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from katacsi import errors
-from katacsi.host import _linux, loop
+from katacsi.host import _linux, loop, processor
 
 _BLKROSET = 0x125D
 _BLKROGET = 0x125E
@@ -150,7 +150,8 @@ def zero_out(path: Path, offset: int, length: int) -> None:
     """
     fd = _opened(path, os.O_RDWR | os.O_EXCL)
     try:
-        fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
+        with processor.anywhere():
+            fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
     except OSError as error:
         raise _linux.failure(f"write zeroes to {path} at {offset}", error) from error
     finally:

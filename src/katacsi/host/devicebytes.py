@@ -35,7 +35,8 @@ def discard(path: Path, offset: int, length: int) -> bool:
     """
     fd = _opened(path, os.O_RDWR | os.O_EXCL)
     try:
-        fcntl.ioctl(fd, _BLKDISCARD, struct.pack("=QQ", offset, length))
+        with processor.anywhere():
+            fcntl.ioctl(fd, _BLKDISCARD, struct.pack("=QQ", offset, length))
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return False

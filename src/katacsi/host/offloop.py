@@ -36,6 +36,16 @@ _long = ThreadPoolExecutor(THREADS, thread_name_prefix="katacsi-work")
 _here = threading.local()
 
 
+def stay_beside_loop() -> None:
+    """Keep the host's threads on the processor of the running event loop from now on.
+
+    The threads of `asyncio.to_thread`, which backends of others may use for anything, run where they like.
+    """
+    processor.follow_this_thread()
+    default = ThreadPoolExecutor(thread_name_prefix="katacsi-default", initializer=processor.go_anywhere)
+    asyncio.get_running_loop().set_default_executor(default)
+
+
 async def off_loop(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run one compound step in a host thread and give its result; in such a thread already, run it in place.
 

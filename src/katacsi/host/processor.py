@@ -5,8 +5,8 @@ the interpreter's lock from one processor to another wakes one that sleeps. With
 took a third of all processor time. What works without the lock for long is free to run anywhere: tools that
 are started, and copying.
 
-The kernel chooses the processor: once a second the event loop may run where it likes, and stays where it is
-found then. So one that others keep busy is left within a second.
+The kernel chooses the processor: once a second, while host steps are asked for, the event loop may run where
+it likes, and stays where it is found then. So one that others keep busy is left within a second.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _STAY_S: Final = 1.0
 _CHOOSE_S: Final = 0.005
 
+#: More than any kernel has; of these it takes the cgroup's.
+_EVERY: Final = frozenset(range(8192))
+
 #: Of each thread of host steps: the processor that it is bound to.
 _thread = threading.local()
 
@@ -33,7 +36,7 @@ class _Seat:
     """Where the event loop runs; only its thread moves it."""
 
     def __init__(self, allowed: Collection[int], whereabouts: Callable[[], int]) -> None:
-        #: What this process was given when it started.
+        #: What tools and long work may use.
         self.allowed = allowed
         self._whereabouts = whereabouts
         self._processor = -1
@@ -44,7 +47,7 @@ class _Seat:
         """Bind the calling thread, the event loop's, and give the processor."""
         if (now := time.monotonic()) >= self._until:
             if self._bound:
-                _free(self.allowed)
+                _bind(self.allowed)
             else:
                 self._processor = self._whereabouts()
                 _bind({self._processor})
@@ -64,9 +67,22 @@ def follow_this_thread() -> None:
     global _seat  # noqa: PLW0603 -- a process serves with one event loop
     # Through PyDLL, which keeps the interpreter's lock: the answer takes 50 ns.
     whereabouts = getattr(ctypes.PyDLL(None), "sched_getcpu", None)
-    allowed = os.sched_getaffinity(0)
-    if whereabouts is not None and len(allowed) > 1:
-        _seat = _Seat(allowed, whereabouts)
+    given = os.sched_getaffinity(0)
+    if whereabouts is None or whereabouts() < 0 or len(given) == 1:
+        return
+    _bind(_EVERY)
+    if os.sched_getaffinity(0) == given:
+        # Only the cgroup limits us, and it may be given others while we run (kubelet's CPU manager).
+        _seat = _Seat(_EVERY, whereabouts)
+    else:
+        _bind(given)
+        _seat = _Seat(given, whereabouts)
+
+
+def go_anywhere() -> None:
+    """Let the calling thread run on any processor for good; a new thread is where its starter was."""
+    if _seat is not None:
+        _bind(_seat.allowed)
 
 
 def of_loop() -> int | None:
@@ -88,22 +104,17 @@ def anywhere() -> Iterator[None]:
     if _seat is None or bound is None:
         yield
         return
-    _free(_seat.allowed)
+    go_anywhere()
     try:
         yield
     finally:
         _bind({bound})
 
 
-def _free(allowed: Collection[int]) -> None:
-    try:
-        os.sched_setaffinity(0, allowed)
-    except OSError:
-        # The cgroup was given others instead; of all there are, the kernel takes those that are ours.
-        _bind(range(os.cpu_count() or 1))
-
-
 def _bind(processors: Collection[int]) -> None:
-    # Refused when the cgroup has just lost it: then the kernel chooses, as it does without all this.
-    with contextlib.suppress(OSError):
+    try:
         os.sched_setaffinity(0, processors)
+    except OSError:
+        # None of them is ours any more; then it is as without all this.
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, _EVERY)

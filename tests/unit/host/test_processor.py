@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,25 +116,53 @@ async def test_processors_that_were_taken_away_are_no_error(followed, monkeypatc
 
 
 async def test_a_cgroup_with_other_processors_gets_those(followed, monkeypatch):
-    """What the process began with may all be gone; it is not kept on the one that it was on then."""
-    bind, wishes = os.sched_setaffinity, []
-
-    def moved(pid, processors):
-        wishes.append(set(processors))
-        if wishes[-1] == followed:
-            raise OSError(22, "Invalid argument")
-        bind(pid, processors)
-
+    """What the process began with may be gone, and others may have come: the kernel takes ours."""
+    wishes = []
+    bind = os.sched_setaffinity
+    monkeypatch.setattr(
+        processor.os, "sched_setaffinity", lambda pid, wish: wishes.append(set(wish)) or bind(pid, wish)
+    )
     now = 1000.0
     monkeypatch.setattr(processor.time, "monotonic", lambda: now)
-    monkeypatch.setattr(processor.os, "cpu_count", lambda: 1024)
     processor.of_loop()
-    with monkeypatch.context() as patch:
-        patch.setattr(processor.os, "sched_setaffinity", moved)
-        now += 2
-        processor.of_loop()
-    assert wishes == [followed, set(range(1024))]
+    now += 2
+    processor.of_loop()
+    assert len(wishes[0]) == 1
+    assert {*range(1024)} < wishes[1], "not those of the start, and not as many as there are now"
     assert bound() == followed
+
+
+async def test_whoever_bound_the_process_is_obeyed(followed, monkeypatch):
+    """A driver that was started by taskset(1) stays where it was put, with its tools."""
+    monkeypatch.setattr(processor, "_seat", None)
+    given = set(sorted(followed)[:2])
+    real = os.sched_getaffinity
+    seen = []
+
+    def getaffinity(pid):
+        seen.append(real(pid))
+        return given if len(seen) == 1 else seen[-1] | {4095}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processor.os, "sched_getaffinity", getaffinity)
+        processor.follow_this_thread()
+    assert processor._seat.allowed == given
+
+
+async def test_other_threads_are_not_kept_on_one_processor(followed):
+    """A thread starts where its starter is; those of asyncio.to_thread are let go."""
+    offloop.stay_beside_loop()
+    assert len(await offloop.off_loop(bound)) == 1
+    assert len(bound()) == 1
+    assert await asyncio.to_thread(bound) == followed
+
+
+def test_a_kernel_that_does_not_tell_is_left_alone(followed, monkeypatch):
+    """sched_getcpu(3) may fail, under a filter of system calls for one."""
+    monkeypatch.setattr(processor, "_seat", None)
+    monkeypatch.setattr(processor.ctypes, "PyDLL", lambda name: SimpleNamespace(sched_getcpu=lambda: -1))
+    processor.follow_this_thread()
+    assert processor.of_loop() is None
 
 
 def test_one_processor_is_not_chosen_from(followed, monkeypatch):
