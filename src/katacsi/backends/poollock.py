@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from katacsi.host import locks
+from katacsi.host.locks import Held
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["Held", "PoolLock"]
 
 #: How long a start waits for a former process to let go; a pod that is replaced takes a moment to end.
 TIMEOUT_S = 5.0
@@ -23,7 +26,8 @@ class PoolLock:
         """Make the file if there is none, and lock it.
 
         Raises:
-            HostError: somebody else holds it, or it cannot be made.
+            Held: somebody else holds it.
+            HostError: it cannot be made.
         """
         self._held = locks.lock_file(path, TIMEOUT_S)
 

@@ -237,6 +237,10 @@ def sync_directory(path: StrPath) -> None:
         os.close(fd)
 
 
+class Held(errors.HostError):
+    """Somebody else has the lock."""
+
+
 def flock_within(fd: int, path: StrPath, timeout_s: float) -> None:
     """Take the flock of an open file, by patient asking; flock(2) itself knows no timeout."""
     deadline = time.monotonic() + timeout_s
@@ -246,7 +250,7 @@ def flock_within(fd: int, path: StrPath, timeout_s: float) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline:
-                raise errors.HostError(
+                raise Held(
                     f"lock {os.fspath(path)}: held by somebody else for {timeout_s:g} s; see /proc/locks"
                 ) from error
         else:

@@ -7,9 +7,13 @@ import os
 from typing import TYPE_CHECKING
 
 from katacsi.host import _linux
+from katacsi.host._linux import Held
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+__all__ = ["Held", "lock_file", "unlock"]
 
 
 def lock_file(path: Path, timeout_s: float) -> int:
@@ -19,7 +23,8 @@ def lock_file(path: Path, timeout_s: float) -> int:
     made if missing and never removed: with two files of that name there would be two holders.
 
     Raises:
-        HostError: somebody held it for all of `timeout_s` seconds.
+        Held: somebody held it for all of `timeout_s` seconds.
+        HostError: the file cannot be made.
     """
     try:
         while True:

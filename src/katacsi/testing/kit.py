@@ -43,7 +43,7 @@ class ConformanceKit:
     @pytest.fixture
     def make_backend(self) -> Callable[[PoolContext], Backend]:
         """Give a function that makes the backend, not yet started, on this test's storage."""
-        raise NotImplementedError("override the fixture make_backend; katacsi.testing shows how")
+        pytest.fail("override the fixture make_backend; katacsi.testing shows how")
 
     @pytest_asyncio.fixture
     async def pool(self, make_backend: Callable[[PoolContext], Backend]) -> AsyncIterator[PoolUnderTest]:

@@ -90,6 +90,13 @@ async def test_two_processes_do_not_serve_one_pool(opened, folder):
     await opened()
 
 
+async def test_a_lock_that_cannot_be_made_is_not_somebody_elses(opened, folder):
+    """The remedy would be the wrong one: there is no other katacsi to stop."""
+    (folder / ".lock").mkdir()
+    with pytest.raises(PoolUnavailable, match=r"cannot be locked: lock .*\.lock: Is a directory"):
+        await opened()
+
+
 async def test_a_view_takes_no_lock_and_changes_nothing(opened, folder, request_for):
     """A read-only pool can be opened beside the one that serves, and writes nothing at all."""
     with pytest.raises(PoolUnavailable, match="holds no pool"):

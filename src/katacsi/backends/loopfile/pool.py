@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from katacsi.backends import refusals
 from katacsi.backends.loopfile import layout
-from katacsi.backends.poollock import PoolLock
+from katacsi.backends.poollock import Held, PoolLock
 from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
 from katacsi.host import files
 
@@ -170,11 +170,13 @@ class Pool:
         path = self.directory / layout.LOCK
         try:
             self._lock.take(path)
-        except HostError as error:
+        except Held as error:
             raise self._unavailable(
                 f"is served by another katacsi, which holds {path} ({error}); stop that one, or give this "
                 "pool another folder"
             ) from error
+        except HostError as error:
+            raise self._unavailable(f"cannot be locked: {error}") from error
 
     def _unavailable(self, fact: str) -> PoolUnavailable:
         return PoolUnavailable(f"pool {self.name!r}: {self.directory} {fact}")

@@ -30,6 +30,8 @@ _FOREIGN: Final = ("loop", "rbd", "drbd", "nbd", "zram", "zd")
 
 #: The inode of the first IPC namespace: <linux/proc_ns.h>, PROC_IPC_INIT_INO.
 _HOST_IPC: Final = 0xEFFFFFFF
+#: The node's folders, as process 1 sees them.
+_HOST_ROOT: Final = Path("/proc/1/root")
 
 _NO_ROOM = re.compile(
     r"insufficient (free space|suitable|allocatable)|not enough free|no free (extents|space)|"
@@ -199,7 +201,7 @@ def udev_is_there(settings: LvmSettings) -> bool:
     """
     if _program(settings)[0] == "nsenter":
         # There it has the host's semaphores, whatever ours are.
-        return Path("/proc/1/root/run/udev/control").exists()
+        return (_HOST_ROOT / "run/udev/control").exists()
     try:
         shared = Path("/proc/self/ns/ipc").stat().st_ino == _HOST_IPC
     except OSError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi.backends import refusals
 from katacsi.backends.lvm import names
-from katacsi.backends.poollock import PoolLock
+from katacsi.backends.poollock import Held, PoolLock
 from katacsi.errors import HostError, PoolUnavailable
 from katacsi.host.offloop import off_loop
 
@@ -211,10 +211,12 @@ class VolumeGroup:
         try:
             self._settings.lock_directory.mkdir(parents=True, exist_ok=True)
             self._lock.take(path)
-        except (HostError, OSError) as error:
+        except Held as error:
             raise self._unavailable(
                 f"is served by another katacsi, which holds {path} ({error}); stop that one"
             ) from error
+        except (HostError, OSError) as error:
+            raise self._unavailable(f"cannot be locked by {path}: {error}") from error
 
     def _unavailable(self, fact: str) -> PoolUnavailable:
         return PoolUnavailable(f"pool {self.pool!r}: volume group {self.name} {fact}")
