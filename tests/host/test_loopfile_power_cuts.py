@@ -22,8 +22,6 @@ from support import node as nodes
 from support.node import MIB, Volume
 from support.pools import mounted_filesystem
 
-pytestmark = pytest.mark.gate("power-cut")
-
 
 def run(*command):
     """Run a tool; nothing else is going on in the loop meanwhile."""
@@ -169,9 +167,13 @@ async def again(request, node):
     return come
 
 
+@pytest.mark.gate("relied-on-is-stored")
 @pytest.mark.parametrize("fact", [1, 2], ids=["formatting", "formatted"])
 async def test_facts_whose_sync_failed_are_stored_before_a_guest_has_the_volume(node, again, scratch, fact):
-    """Else the disk would say "formatting" of a volume in use, and the next stage would run mkfs."""
+    """A sync that failed, or a kill before it, leaves no fact that a power cut could take back from a guest.
+
+    Else the disk would say "formatting" of a volume in use, and the next stage would run mkfs.
+    """
     pvc = Volume(node, direct=True)
     await pvc.create()
     with failing(os, "fdatasync", fact), pytest.raises(HostError):

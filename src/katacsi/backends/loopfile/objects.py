@@ -72,9 +72,8 @@ class Objects(Generic[AnyRecord]):
         # Whoever changes an object comes through here first, so nobody does while it is written again.
         with self._making_durable:
             if name not in self._durable:
-                with contextlib.suppress(
-                    OutOfSpace
-                ):  # copying filesystems need room; the sync has to do then
+                # A filesystem that copies needs room to write; without it the sync has to do.
+                with contextlib.suppress(OutOfSpace):
                     files.write_again(self.shelf.record(name))
                 files.make_durable(self.shelf.home(name))
                 files.sync_directory(self.shelf.directory)
