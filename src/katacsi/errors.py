@@ -71,7 +71,7 @@ class VolumeInUse(Precondition):
 
 
 class DataLossAlarm(Precondition):
-    """Facts say that there was data, the device says that there is none. Nothing was written."""
+    """Facts and device differ on whether there is data: one of them lost it. Nothing was written."""
 
 
 class ForeignContent(Precondition):
