@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from katacsi.host import block, superblock
+from katacsi.host import holders, superblock
 from support import leaks
 from support.kata_node import MIB, digest, write
 
@@ -55,7 +55,7 @@ async def test_a_container_that_restarts_finds_its_volume(node, volume, runtime)
         first = sandbox.create(pvc.mount())
         written = write(first, "data", MIB)
         sandbox.stop_container(first)
-        assert block.holders(pvc.device()) == []
+        assert holders.now(pvc.device()) == []
         assert digest(sandbox.create(pvc.mount()), "data") == written
     await pvc.down()
 
@@ -71,9 +71,9 @@ async def test_two_containers_share_a_volume(node, volume, runtime):
         sandbox.stop_container(first)
         answer = write(second, "more", MIB, at="/var/lib/other")
         assert digest(second, "more", at="/var/lib/other") == answer
-        assert block.holders(pvc.device())
+        assert holders.now(pvc.device())
         sandbox.stop_container(second)
-        assert block.holders(pvc.device()) == []
+        assert holders.now(pvc.device()) == []
     await pvc.down()
 
 
@@ -85,7 +85,7 @@ async def test_an_init_container_prepares_what_the_others_use(node, volume, runt
         init = sandbox.create(pvc.mount("/prepared"))
         written = write(init, "data", MIB, at="/prepared")
         sandbox.stop_container(init)
-        assert block.holders(pvc.device()) == []
+        assert holders.now(pvc.device()) == []
         main = sandbox.create(pvc.mount())
         assert digest(main, "data") == written
         write(main, "more", MIB)

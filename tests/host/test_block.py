@@ -1,14 +1,12 @@
 """Block devices, with loop devices for disks."""
 
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from katacsi.errors import HostError, VolumeInUse
-from katacsi.host import block, files, loop, mount
+from katacsi.host import block, files, holders, loop, mount
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -53,7 +51,7 @@ def test_size_and_number_are_those_of_the_device(disk):
         block.is_read_only,
         block.device_number,
         block.ends_are_zero,
-        block.holders,
+        holders.now,
         block.drop_caches,
         block.is_claimed,
     ],
@@ -163,81 +161,3 @@ def test_dropped_caches_are_written_first(disk, scratch):
         block.drop_caches(disk)
         assert (scratch / "disk.img").read_bytes()[:10] == b"not synced"
         assert files.has_data(scratch / "disk.img")
-
-
-# -- holders -------------------------------------------------------------------------------------------
-
-
-def opened_by_another(path):
-    """Start a process that has the path open; give it once it has."""
-    script = "import sys; f = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"open\n"
-    return process
-
-
-def test_nobody_holds_a_new_disk(disk):
-    """The list is empty, our own descriptors not counted unless asked for."""
-    assert block.holders(disk) == []
-    with disk.open("rb"):
-        assert block.holders(disk) == []
-        assert [holder.comm for holder in block.holders(disk, own_pids_excluded=False)] != []
-
-
-def test_a_process_that_has_the_disk_open_is_named(disk):
-    """Process id and name are told, and gone when it is."""
-    process = opened_by_another(disk)
-    (holder,) = block.holders(disk)
-    assert holder.pid == process.pid
-    assert holder.comm in str(holder)
-    assert str(process.pid) in str(holder)
-    process.communicate()
-    assert block.holders(disk) == []
-
-
-def test_any_node_of_the_disk_counts(disk, scratch):
-    """A VMM in a jail opens a node of its own making; the device number tells."""
-    major, minor = block.device_number(disk)
-    subprocess.run(["mknod", scratch / "jail-node", "b", str(major), str(minor)], check=True)
-    process = opened_by_another(scratch / "jail-node")
-    assert [holder.pid for holder in block.holders(disk)] == [process.pid]
-    process.communicate()
-
-
-def test_a_file_of_that_name_is_no_holder(disk, scratch):
-    """An open backing file, or the fact that a process is a zombie, is not taken for an open device."""
-    process = opened_by_another(scratch / "disk.img")
-    zombie = subprocess.Popen(["true"])
-    time.sleep(0.1)
-    assert block.holders(disk) == []
-    zombie.wait()
-    process.communicate()
-
-
-def test_a_loop_device_on_top_is_a_holder(disk):
-    """The kubelet puts a loop device of its own on a published block volume; it is named."""
-    upper = subprocess.run(
-        ["losetup", "--find", "--show", disk], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    try:
-        assert block.holders(disk) == [block.Holder(0, Path(upper).name)]
-    finally:
-        subprocess.run(["losetup", "--detach", upper], check=True)
-    assert block.holders(disk) == []
-
-
-def test_a_process_that_cannot_be_looked_into_is_an_error(disk, tmp_path):
-    """Without the right to look, "nobody" is not said; init alone may be closed to us."""
-    process = opened_by_another(disk)
-    # A user without rights looks at the processes of root.
-    script = (
-        "import os; from pathlib import Path; from katacsi.host import block; os.setuid(65534)\n"
-        f"block.device_number = lambda path: {block.device_number(disk)}\n"
-        f"print(block.holders(Path({str(disk)!r})))"
-    )
-    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    process.communicate()
-    assert asked.stdout == ""
-    assert "HostError: look into process" in asked.stderr

@@ -1,7 +1,9 @@
 """NodeExpandVolume: never a size that the workload cannot use."""
 
 import asyncio
+import contextlib
 import os
+import threading
 
 import pytest
 
@@ -123,6 +125,24 @@ async def test_a_direct_volume_that_nobody_holds_grows(node, volume):
     await node.restart()
     await pvc.publish()
     assert node.record(pvc.target)["device"] == str(pvc.device)
+    await pvc.down()
+
+
+async def test_who_only_looks_into_a_device_keeps_no_filesystem_small(volume):
+    """The next stage grows it although udev, or another's `losetup --find`, has it open for a moment."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    wanted = pvc.size + 64 * MIB
+    with held(pvc.device), pytest.raises(Precondition):
+        await pvc.expand(wanted)
+    await pvc.unpublish()
+    visit = contextlib.ExitStack()
+    visit.enter_context(held(pvc.device))
+    end = threading.Timer(0.05, visit.close)
+    end.start()
+    await pvc.stage()
+    end.join()
+    assert is_full(pvc)
     await pvc.down()
 
 

@@ -70,11 +70,12 @@ _ASKING = {0x4C05, 0x4C82, 0x125E, 0x1268, 0x80081272}
 #: Public functions that only look or calculate, or only carry a step to a thread: a crash around one of them
 #: leaves what a crash after the step before leaves.
 _LOOKS = {
-    "block": {"size_bytes", "is_read_only", "device_number", "ends_are_zero", "is_claimed", "holders"},
+    "block": {"size_bytes", "is_read_only", "device_number", "ends_are_zero", "is_claimed"},
     "command": {"observe"},
     "directories": {"list_directory", "identity", "is_mount_point", "room"},
     "files": {"read"},
     "growth": {"fills"},
+    "holders": {"lasting", "now"},
     "loop": {"available"},
     "loopdevices": {"attached_to", "attached_to_open", "devices", "holding", "open_backing"},
     "mkfs": {"minimum_size", "validate_options"},

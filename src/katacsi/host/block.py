@@ -1,5 +1,5 @@
-# ruff: noqa: PTH115, PTH116, PTH208 -- ioctls need descriptors and O_ flags; pathlib has none
-"""Block devices: size, read-only flag, zeroes, and who holds one.
+# ruff: noqa: PTH116 -- ioctls need descriptors and O_ flags; pathlib has none
+"""Block devices: size, read-only flag, zeroes, and whether the kernel has given one away.
 
 Source of the ioctl numbers: <linux/fs.h>.
 """
@@ -14,11 +14,13 @@ import os
 import stat
 import struct
 import threading
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from katacsi import errors
-from katacsi.host import _linux, loop, processor
+from katacsi.host import _linux, processor
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _BLKROSET = 0x125D
 _BLKROGET = 0x125E
@@ -30,21 +32,7 @@ _MIB = 1 << 20
 #: Bytes per read when looking for zeroes: large enough for a disk, small enough to keep one per thread.
 _CHUNK_BYTES = 256 << 10
 
-#: How /proc shows descriptors that are no files; most descriptors of a host are such.
-_NO_FILES = ("socket:", "pipe:", "anon_inode:")
-
 _buffers = threading.local()
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who has a device: a process, or (pid 0) a device of the kernel stacked on it, such as "dm-3"."""
-
-    pid: int
-    comm: str
-
-    def __str__(self) -> str:
-        return f"{self.comm} (process {self.pid})" if self.pid else self.comm
 
 
 def size_bytes(path: Path) -> int:
@@ -169,6 +157,15 @@ def drop_caches(path: Path) -> None:
         os.close(fd)
 
 
+def is_claimed(path: Path) -> bool:
+    """Whether the kernel has given the device to one user alone: mounted, device-mapper, RAID, swap."""
+    try:
+        os.close(_opened(path, os.O_RDONLY | os.O_EXCL))
+    except errors.VolumeInUse:
+        return True
+    return False
+
+
 def _opened(path: Path, flags: int) -> int:
     try:
         # O_NONBLOCK only for FIFOs and drives with removable media; a block device ignores it otherwise.
@@ -181,77 +178,3 @@ def _opened(path: Path, flags: int) -> int:
         os.close(fd)
         raise errors.HostError(f"{path} is not a block device")
     return fd
-
-
-# -- holders -------------------------------------------------------------------------------------------
-
-
-def is_claimed(path: Path) -> bool:
-    """Whether the kernel has given the device to one user alone: mounted, device-mapper, RAID, swap."""
-    try:
-        os.close(_opened(path, os.O_RDONLY | os.O_EXCL))
-    except errors.VolumeInUse:
-        return True
-    return False
-
-
-def holders(device: Path, proc: Path = Path("/proc"), *, own_pids_excluded: bool = True) -> list[Holder]:
-    """Say who has a device open: processes, by any node with its number, and devices stacked on it.
-
-    `proc` may be the host's procfs seen from a container. A mount is no open descriptor: see `is_claimed`.
-
-    Raises:
-        HostError: a process cannot be looked into, so nobody can say (CAP_SYS_PTRACE is needed).
-    """
-    number = device_number(device)
-    try:
-        own = os.readlink(proc / "self") if own_pids_excluded else ""
-        names = [name for name in os.listdir(proc) if name.isdigit() and name != own]
-    except OSError as error:
-        raise _linux.failure(f"list the processes in {proc}", error) from error
-    processes = [Holder(int(name), _comm(proc, name)) for name in names if _has_open(proc, name, number)]
-    return processes + _stacked(number)
-
-
-def _has_open(proc: Path, name: str, number: tuple[int, int]) -> bool:
-    folder = f"{proc}/{name}/fd"
-    try:
-        descriptors = os.listdir(folder)
-    except (FileNotFoundError, ProcessLookupError):
-        return False  # the process ended
-    except OSError as error:
-        raise _linux.failure(f"look into process {name} in {proc}", error) from error
-    for descriptor in descriptors:
-        link = f"{folder}/{descriptor}"
-        try:
-            if os.readlink(link).startswith(_NO_FILES):
-                continue
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # closed meanwhile
-        except OSError as error:
-            if name == "1" and error.errno == errno.EACCES:
-                return False  # init may have rights that we lack; it starts processes and holds no volumes
-            raise _linux.failure(f"look into process {name} in {proc}", error) from error
-        try:
-            if _linux.block_device_at(link) == number:
-                return True
-        except OSError:
-            continue  # a file of a filesystem that is gone or closed to us is no local device
-    return False
-
-
-def _comm(proc: Path, name: str) -> str:
-    try:
-        return Path(f"{proc}/{name}/comm").read_text("utf-8", "replace").rstrip("\n")
-    except OSError:
-        return "?"
-
-
-def _stacked(number: tuple[int, int]) -> list[Holder]:
-    try:
-        names = sorted(os.listdir(f"/sys/dev/block/{number[0]}:{number[1]}/holders"))
-    except OSError as error:
-        raise _linux.failure(f"list the holders of device {number[0]}:{number[1]}", error) from error
-    return [Holder(0, name) for name in names] + [
-        Holder(0, other.path.name) for other in loop.devices() if other.backing_device == number
-    ]

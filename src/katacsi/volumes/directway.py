@@ -14,7 +14,7 @@ import structlog
 from katacsi.directvolume import guard, names
 from katacsi.directvolume.record import DirectVolumeRecord, clean_options
 from katacsi.errors import KatacsiError, Precondition, VolumeInUse
-from katacsi.host import block, mount
+from katacsi.host import block, holders, mount
 from katacsi.host.offloop import off_loop
 from katacsi.host.rootgroup import ensure_root_group, has_root_group
 from katacsi.volumes import capabilities
@@ -123,8 +123,8 @@ async def _give_root_to_group(job: Job, gid: int) -> None:
     try:
         if await has_root_group(device, gid, policy):
             return
-        if holders := await off_loop(block.holders, device):
-            raise VolumeInUse(f"{device}: is held by {holders[0]}")
+        if held := await off_loop(holders.lasting, device):
+            raise VolumeInUse(f"{device}: is held by {held[0]}")
         if await ensure_root_group(device, gid, policy):
             log.info("root directory given to the pod's group", volume=str(job.volume.id), group=gid)
     except KatacsiError as error:

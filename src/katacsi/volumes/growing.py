@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.errors import KatacsiError, VolumeInUse
-from katacsi.host import block, growth, mount, superblock
+from katacsi.host import block, growth, holders, mount, superblock
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.formatting import set_facts
 
@@ -113,9 +113,9 @@ class Growing:
 
 
 def _require_unheld(device: Path) -> None:
-    if holders := block.holders(device):
+    if held := holders.lasting(device):
         raise VolumeInUse(
-            f"{device}: is held by {holders[0]}, and its filesystem is not ours to change meanwhile"
+            f"{device}: is held by {held[0]}, and its filesystem is not ours to change meanwhile"
         )
 
 

@@ -13,7 +13,7 @@ import structlog
 from katacsi.backends.api import Device
 from katacsi.backends.lvm import capacity
 from katacsi.errors import HostError, KatacsiError, VolumeInUse
-from katacsi.host import block, devicemapper
+from katacsi.host import block, devicemapper, holders
 from katacsi.host.offloop import off_loop
 from katacsi.model import Condition
 
@@ -259,7 +259,7 @@ async def _holders(mapped: Mapped) -> str:
     """Say who has a device open, for people."""
     try:
         path = await off_loop(devicemapper.node, mapped, 0.0)
-        holders = await off_loop(block.holders, path)
+        held = await off_loop(holders.now, path)
     except KatacsiError:
-        holders = []
-    return ", ".join(map(str, holders)) or f"{mapped.open_count} unknown (a mount, or another PID namespace)"
+        held = []
+    return ", ".join(map(str, held)) or f"{mapped.open_count} unknown (a mount, or another PID namespace)"

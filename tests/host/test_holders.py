@@ -1,0 +1,121 @@
+"""Who has a block device open, with loop devices for disks."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from katacsi.host import block, files, holders, loop
+
+
+@pytest.fixture
+def disk(scratch):
+    """A blank disk of 16 MiB."""
+    file = scratch / "disk.img"
+    files.create_sized(file, 16 << 20, thick=False)
+    yield loop.attach(file).path
+    loop.ensure_detached(file)
+
+
+def opened_by_another(path):
+    """Start a process that has the path open; give it once it has."""
+    script = "import sys; f = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"open\n"
+    return process
+
+
+def test_nobody_holds_a_new_disk(disk):
+    """The list is empty, our own descriptors not counted unless asked for."""
+    assert holders.now(disk) == []
+    with disk.open("rb"):
+        assert holders.now(disk) == []
+        assert [holder.comm for holder in holders.now(disk, own_pids_excluded=False)] != []
+
+
+def test_a_process_that_has_the_disk_open_is_named(disk):
+    """Process id and name are told, and gone when it is."""
+    process = opened_by_another(disk)
+    (holder,) = holders.now(disk)
+    assert holder.pid == process.pid
+    assert holder.comm in str(holder)
+    assert str(process.pid) in str(holder)
+    process.communicate()
+    assert holders.now(disk) == []
+
+
+def test_any_node_of_the_disk_counts(disk, scratch):
+    """A VMM in a jail opens a node of its own making; the device number tells."""
+    major, minor = block.device_number(disk)
+    subprocess.run(["mknod", scratch / "jail-node", "b", str(major), str(minor)], check=True)
+    process = opened_by_another(scratch / "jail-node")
+    assert [holder.pid for holder in holders.now(disk)] == [process.pid]
+    process.communicate()
+
+
+def test_a_file_of_that_name_is_no_holder(disk, scratch):
+    """An open backing file, or the fact that a process is a zombie, is not taken for an open device."""
+    process = opened_by_another(scratch / "disk.img")
+    zombie = subprocess.Popen(["true"])
+    time.sleep(0.1)
+    assert holders.now(disk) == []
+    zombie.wait()
+    process.communicate()
+
+
+def test_a_loop_device_on_top_is_a_holder(disk):
+    """The kubelet puts a loop device of its own on a published block volume; it is named."""
+    upper = subprocess.run(
+        ["losetup", "--find", "--show", disk], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        assert holders.now(disk) == [holders.Holder(0, Path(upper).name)]
+    finally:
+        subprocess.run(["losetup", "--detach", upper], check=True)
+    assert holders.now(disk) == []
+
+
+def test_a_process_that_cannot_be_looked_into_is_an_error(disk, tmp_path):
+    """Without the right to look, "nobody" is not said; init alone may be closed to us."""
+    process = opened_by_another(disk)
+    # A user without rights looks at the processes of root.
+    script = (
+        "import os; from pathlib import Path; from katacsi.host import block, holders; os.setuid(65534)\n"
+        f"block.device_number = lambda path: {block.device_number(disk)}\n"
+        f"print(holders.now(Path({str(disk)!r})))"
+    )
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    process.communicate()
+    assert asked.stdout == ""
+    assert "HostError: look into process" in asked.stderr
+
+
+@pytest.mark.parametrize("openings", [1, 4])
+def test_who_only_looks_in_is_no_lasting_holder(disk, openings):
+    """As udev does at each new device, or somebody who was late for a free one: the wait is for their end."""
+    visitors = [opened_by_another(disk) for _ in range(openings)]
+    assert len(holders.now(disk)) == openings
+
+    def leave():
+        for visitor in visitors:
+            visitor.communicate()
+
+    end = threading.Timer(0.05, leave)
+    end.start()
+    assert holders.lasting(disk) == []
+    end.join()
+
+
+def test_who_stays_is_a_lasting_holder(disk):
+    """A guest's process is named, after half a second."""
+    process = opened_by_another(disk)
+    before = time.monotonic()
+    assert [holder.pid for holder in holders.lasting(disk)] == [process.pid]
+    assert time.monotonic() - before >= 0.5
+    process.communicate()
+    assert holders.lasting(disk) == []
