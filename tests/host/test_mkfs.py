@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,28 @@ async def test_making_again_on_a_device(scratch, fs_type):
             blockdevices.run("blkid", device)  # leaves a note in libblkid's cache
         blockdevices.sparse_file(file, 0)
         blockdevices.sparse_file(file, 320 * MIB)
+
+
+@pytest.mark.parametrize("zeroed", [False, True])
+async def test_nothing_of_a_volume_is_kept_on_the_node(scratch, zeroed):
+    """mke2fs saves what it overwrites of an ext4 in /var/lib/e2fsprogs, where a host has that folder."""
+    blockdevices.need("mkfs.ext4")
+    file = blockdevices.sparse_file(scratch / "image", 64 * MIB)
+    kept = Path("/var/lib/e2fsprogs")
+    absent = not kept.exists()
+    kept.mkdir(exist_ok=True)
+    try:
+        before = set(kept.iterdir())
+        with blockdevices.loop_device(file) as device:
+            for _ in range(2):
+                await mkfs.make(device, "ext4", UUID, zeroed=zeroed)
+        left = set(kept.iterdir()) - before
+        for undo in left:
+            undo.unlink()
+        assert not left
+    finally:
+        if absent:
+            kept.rmdir()
 
 
 @pytest.mark.parametrize("fs_type", mkfs.SUPPORTED)

@@ -35,8 +35,13 @@ _XFS_LATE_FEATURES: Final = (("-i", "nrext64", "5.19"), ("-i", "exchange", "6.10
 # Likewise of mkfs.btrfs; here only the host's kernel, which may be older than the tools of an image, counts.
 _BTRFS_LATE_FEATURES: Final = ("block-group-tree", "raid-stripe-tree", "squota")
 
-# For some seconds libblkid believes what its cache says of a former device of the same name.
-_WITHOUT_BLKID_CACHE: Final[Mapping[str, str]] = {"BLKID_FILE": "/dev/null"}
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    # For some seconds libblkid believes what its cache says of a former device of the same name.
+    "BLKID_FILE": "/dev/null",
+    # Where an ext4 was begun, mke2fs would keep the blocks that it overwrites in a file on the node's disk.
+    "E2FSPROGS_UNDO_DIR": "none",
+    "LC_ALL": "C",  # which has no files to be read first
+}
 
 #: What users may add: filesystem, option, forms of its comma-separated values; N stands for a number.
 _LEGAL: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -153,17 +158,17 @@ async def make(
     arguments = await _ARGUMENTS[fs_type](uuid, given, zeroed=zeroed)
     if fs_type == "btrfs":
         await off_loop(_forget_btrfs, device)
-    await command.run(
-        [f"mkfs.{fs_type}", *arguments, device], timeout_s=timeout_s, environment=_WITHOUT_BLKID_CACHE
-    )
+    await command.run([f"mkfs.{fs_type}", *arguments, device], timeout_s=timeout_s, environment=_ENVIRONMENT)
 
 
 async def _ext4_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
     extended = "nodiscard,lazy_itable_init=1"
-    if zeroed:
-        # The first, of e2fsprogs 1.47, is more than the second: it also marks the inode tables as written.
-        knows = _MKE2FS_PREZEROED.search(await _says("mkfs.ext4", "-V"))
-        extended += ",assume_storage_prezeroed=1" if knows else ",lazy_journal_init=1"
+    if zeroed and _MKE2FS_PREZEROED.search(await _says("mkfs.ext4", "-V")):
+        # More than lazy: the inode tables count as written, too. Being lazy besides would change nothing but
+        # have mke2fs flush the device once more, to look whether there is something to keep for an undo.
+        extended = "nodiscard,lazy_itable_init=0,assume_storage_prezeroed=1"
+    elif zeroed:
+        extended += ",lazy_journal_init=1"
     # Blocks of 4096 bytes fit every device; the tool would take 1024 for a small one with sectors of 512,
     # and a copy of it on a device with sectors of 4096 would not mount.
     ours = {"-b": "4096", "-m": "0", "-U": uuid, "-O": _EXT4_FEATURES, "-E": extended}

@@ -47,10 +47,12 @@ async def test_xfs_has_only_what_older_kernels_mount(tmp_path):
 
 async def test_ext4_on_blank_storage_stays_thin(tmp_path):
     """Of a large blank volume hardly anything is written, and nothing is left for the guest to clear."""
-    blockdevices.need("mkfs.ext4")
+    blockdevices.need("mkfs.ext4", "dumpe2fs")
     file = blockdevices.sparse_file(tmp_path / "image", 4096 * MIB)
     await mkfs.make(file, "ext4", UUID, zeroed=True)
     assert file.stat().st_blocks * 512 < 8 * MIB
+    said = (await command.run(["dumpe2fs", file], timeout_s=10)).stdout.decode()
+    assert said.count("ITABLE_ZEROED") == said.count(": (Blocks ") == 32
 
 
 async def test_ext4_clears_its_journal_where_old_data_may_lie(tmp_path):
