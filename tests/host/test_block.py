@@ -53,7 +53,6 @@ def test_size_and_number_are_those_of_the_device(disk):
         block.ends_are_zero,
         holders.now,
         block.drop_caches,
-        block.is_claimed,
     ],
     ids=lambda ask: ask.__name__,
 )
@@ -118,14 +117,12 @@ def test_a_disk_in_use_is_not_judged_and_not_zeroed(disk, scratch):
     """What is mounted is neither called blank nor written to."""
     mounted = mounted_at(disk, scratch)
     try:
-        assert block.is_claimed(disk)
         with pytest.raises(VolumeInUse, match=str(disk)):
             block.ends_are_zero(disk)
         with pytest.raises(VolumeInUse, match=str(disk)):
             block.zero_out(disk, 0, MIB)
     finally:
         mount.unmount(mounted)
-    assert not block.is_claimed(disk)
     assert not block.ends_are_zero(disk)
 
 

@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,27 +95,42 @@ def test_a_process_that_cannot_be_looked_into_is_an_error(disk, tmp_path):
     assert "HostError: look into process" in asked.stderr
 
 
-@pytest.mark.parametrize("openings", [1, 4])
-def test_who_only_looks_in_is_no_lasting_holder(disk, openings):
-    """As udev does at each new device, or somebody who was late for a free one: the wait is for their end."""
-    visitors = [opened_by_another(disk) for _ in range(openings)]
-    assert len(holders.now(disk)) == openings
+def pauses(monkeypatch, then):
+    """Have `then` happen instead of each pause; give their seconds as they come."""
+    seconds = []
 
-    def leave():
-        for visitor in visitors:
-            visitor.communicate()
+    def pause(for_s):
+        seconds.append(for_s)
+        then()
 
-    end = threading.Timer(0.05, leave)
-    end.start()
+    monkeypatch.setattr(holders, "time", SimpleNamespace(sleep=pause))
+    return seconds
+
+
+def test_who_only_looks_in_is_no_lasting_holder(disk, monkeypatch):
+    """As udev does at each new device, or who was late for a free one: nobody is left when all have gone."""
+    visitors = [opened_by_another(disk) for _ in range(3)]
+    waited = pauses(monkeypatch, lambda: visitors.pop().communicate())
     assert holders.lasting(disk) == []
-    end.join()
+    assert len(waited) == 3
 
 
-def test_who_stays_is_a_lasting_holder(disk):
+def test_who_stays_is_a_lasting_holder(disk, monkeypatch):
     """A guest's process is named, after half a second."""
     process = opened_by_another(disk)
-    before = time.monotonic()
+    waited = pauses(monkeypatch, lambda: None)
     assert [holder.pid for holder in holders.lasting(disk)] == [process.pid]
-    assert time.monotonic() - before >= 0.5
+    assert 0.5 <= sum(waited) < 1
     process.communicate()
+
+
+def test_who_leaves_at_the_last_moment_is_no_lasting_holder(disk, monkeypatch):
+    """After the last pause it is looked once more."""
+    process = opened_by_another(disk)
+
+    def leave_at_last():
+        if sum(waited) > 0.5:
+            process.communicate()
+
+    waited = pauses(monkeypatch, leave_at_last)
     assert holders.lasting(disk) == []

@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import os
-import threading
+from types import SimpleNamespace
 
 import pytest
 
 from katacsi.errors import HostError, NotFound, OutOfSpace, Precondition, SizeOutOfRange
-from katacsi.host import block, growth, mount, superblock
+from katacsi.host import block, growth, holders, mount, superblock
 from katacsi.model import AccessType
 from support import blockdevices
 from support.node import MIB, held, live_go_sandbox, mounts_at, tools_run
@@ -128,7 +128,7 @@ async def test_a_direct_volume_that_nobody_holds_grows(node, volume):
     await pvc.down()
 
 
-async def test_who_only_looks_into_a_device_keeps_no_filesystem_small(volume):
+async def test_who_only_looks_into_a_device_keeps_no_filesystem_small(volume, monkeypatch):
     """The next stage grows it although udev, or another's `losetup --find`, has it open for a moment."""
     pvc = volume(direct=True)
     await pvc.up()
@@ -136,13 +136,11 @@ async def test_who_only_looks_into_a_device_keeps_no_filesystem_small(volume):
     with held(pvc.device), pytest.raises(Precondition):
         await pvc.expand(wanted)
     await pvc.unpublish()
-    visit = contextlib.ExitStack()
-    visit.enter_context(held(pvc.device))
-    end = threading.Timer(0.05, visit.close)
-    end.start()
-    await pvc.stage()
-    end.join()
-    assert is_full(pvc)
+    with contextlib.ExitStack() as visit:
+        visit.enter_context(held(pvc.device))
+        monkeypatch.setattr(holders, "time", SimpleNamespace(sleep=lambda _: visit.close()))
+        await pvc.stage()
+        assert is_full(pvc)
     await pvc.down()
 
 

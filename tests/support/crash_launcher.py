@@ -70,7 +70,7 @@ _ASKING = {0x4C05, 0x4C82, 0x125E, 0x1268, 0x80081272}
 #: Public functions that only look or calculate, or only carry a step to a thread: a crash around one of them
 #: leaves what a crash after the step before leaves.
 _LOOKS = {
-    "block": {"size_bytes", "is_read_only", "device_number", "ends_are_zero", "is_claimed"},
+    "block": {"size_bytes", "is_read_only", "device_number", "ends_are_zero"},
     "command": {"observe"},
     "directories": {"list_directory", "identity", "is_mount_point", "room"},
     "files": {"read"},

@@ -1,5 +1,5 @@
 # ruff: noqa: PTH116 -- ioctls need descriptors and O_ flags; pathlib has none
-"""Block devices: size, read-only flag, zeroes, and whether the kernel has given one away.
+"""Block devices: size, read-only flag, and zeroes.
 
 Source of the ioctl numbers: <linux/fs.h>.
 """
@@ -155,15 +155,6 @@ def drop_caches(path: Path) -> None:
         raise _linux.failure(f"drop the caches of {path}", error) from error
     finally:
         os.close(fd)
-
-
-def is_claimed(path: Path) -> bool:
-    """Whether the kernel has given the device to one user alone: mounted, device-mapper, RAID, swap."""
-    try:
-        os.close(_opened(path, os.O_RDONLY | os.O_EXCL))
-    except errors.VolumeInUse:
-        return True
-    return False
 
 
 def _opened(path: Path, flags: int) -> int:

@@ -50,7 +50,7 @@ def now(device: Path, proc: Path = Path("/proc"), *, own_pids_excluded: bool = T
     """Say who has a device open: processes, by any node with its number, and devices stacked on it.
 
     `proc` may be the host's procfs seen from a container. A mount is no open descriptor; see
-    `block.is_claimed`.
+    `mount.of_device`.
 
     Raises:
         HostError: a process cannot be looked into, so nobody can say (CAP_SYS_PTRACE is needed).
