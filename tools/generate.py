@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from trim_generated import TrimError, trim_google
+
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -94,6 +96,10 @@ def generate(proto: Path, scratch: Path) -> Path:
     descriptors = scratch / "descriptors.binpb"
     protoc(scratch, "--include_imports", f"--descriptor_set_out={descriptors.name}")
 
+    try:
+        trim_google(package)
+    except TrimError as error:
+        raise GenerationError(str(error)) from error
     init = package / "__init__.py"
     if not (init.exists() and init.read_text()):
         init.write_text(PACKAGE_DOCSTRING)

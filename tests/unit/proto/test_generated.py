@@ -1,5 +1,6 @@
 """src/katacsi/_gen is what tools/generate.py makes of csi.proto, and it has all five services."""
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import grpclib.const
 import pytest
 
 import katacsi._gen.csi.v1 as csi
+import katacsi._gen.google.protobuf as google
 
 pytestmark = pytest.mark.unit
 
@@ -127,3 +129,65 @@ def files(folder):
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+
+
+def test_google_is_cut_down_to_what_csi_uses():
+    """The generated google.protobuf has the few classes that CSI names, and reading it loads no dateutil."""
+    program = "import sys, katacsi._gen.csi.v1; print('dateutil' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert google.__all__ == ("BoolValue", "Int64Value", "Timestamp")
+    assert {name for name in google.__all__ if hasattr(google, name)} == set(google.__all__)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "nanos"),
+    [
+        ("1970-01-01T00:00:01Z", 1, 0),
+        ("2017-01-15T01:30:15.01Z", 1484443815, 10_000_000),
+        ("2017-01-15T02:30:15.123456+01:00", 1484443815, 123_456_000),
+    ],
+)
+def test_times_of_json_are_read(text, seconds, nanos):
+    """RFC 3339 times, as JSON has them, are read without dateutil."""
+    read = google.Timestamp.from_dict(text)
+    assert (read.seconds, read.nanos) == (seconds, nanos)
+
+
+@pytest.mark.parametrize(
+    ("csi_text", "google_text", "complaint"),
+    [
+        ("x = __google__protobuf__.Any", "class Timestamp: pass", "google.protobuf has no Any"),
+        (
+            "x = __google__protobuf__.A",
+            "import dateutil.parser\nclass A:\n  x = dateutil.parser.parse",
+            "dateutil",
+        ),
+    ],
+)
+def test_what_the_trimming_does_not_know_is_told(tmp_path, csi_text, google_text, complaint):
+    """Another compiler's output stops the generation, rather than being cut wrongly."""
+    for name, text in (("csi/v1", csi_text), ("google/protobuf", google_text)):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "__init__.py").write_text(text)
+    trim_generated = importlib.import_module("trim_generated")
+    with pytest.raises(trim_generated.TrimError, match=complaint):
+        trim_generated.trim_google(tmp_path)
+
+
+def test_what_is_needed_by_what_is_used_stays(tmp_path):
+    """A class that a used one names is kept, its texts and all others go."""
+    (tmp_path / "csi" / "v1").mkdir(parents=True)
+    (tmp_path / "csi" / "v1" / "__init__.py").write_text("x = __google__protobuf__.A")
+    module = tmp_path / "google" / "protobuf" / "__init__.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(
+        'import os\nimport sys\n__all__ = ("A", "B", "C")\nclass C: pass\n'
+        'class B:\n  "text"\n  b = sys\nclass A:\n  a = B\npool.register_message("p", "C", C)\n'
+    )
+    importlib.import_module("trim_generated").trim_google(tmp_path)
+    left = module.read_text()
+    assert "class A" in left
+    assert "class B" in left
+    assert "import sys" in left
+    assert not any(gone in left for gone in ("class C", '"C"', "import os", "text"))
