@@ -23,6 +23,7 @@ from katacsi.rpc.interceptor import Interceptor
 from katacsi.rpc.methods import METHODS
 from katacsi.rpc.server import DrainingServer
 from katacsi.rpc.services import services
+from katacsi.rpc.transport import GatheringTransport
 from katacsi.volumes.requests import VolumePage, VolumeView
 from support.door import ScriptedWorkflows
 
@@ -403,3 +404,27 @@ async def test_client_connection_survives_many_calls(driver):
     async with Client(driver.path) as client:
         for _ in range(3):
             await asyncio.gather(*(client.identity.probe(csi.ProbeRequest()) for _ in range(100)))
+
+
+async def test_the_line_of_a_success_is_written_after_its_answer(driver, monkeypatch):
+    """Who waits for an answer does not wait for the log; what went wrong is in the log before it is told."""
+    order = []
+    send, note = GatheringTransport._send, Interceptor._note
+
+    def sent(transport):
+        if transport._gathered:
+            order.append("answer")
+        send(transport)
+
+    def noted(interceptor, *arguments, **words):
+        order.append("line")
+        note(interceptor, *arguments, **words)
+
+    monkeypatch.setattr(GatheringTransport, "_send", sent)
+    monkeypatch.setattr(Interceptor, "_note", noted)
+    client = await PlainClient.connect(driver.path)
+    for path, expected in (("/csi.v1.Identity/Probe", ["answer", "line"]), ("/x", ["line", "answer"])):
+        await client.answer(client.call(path))
+        await asyncio.sleep(0)
+        assert order[-2:] == expected
+    await client.close()

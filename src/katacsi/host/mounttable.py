@@ -10,9 +10,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from katacsi import errors
 from katacsi.host import _linux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _READ_BYTES = 1 << 20
@@ -58,7 +62,7 @@ class Mount:
 
 def table() -> list[Mount]:
     """Give all mounts that this process sees."""
-    return [_parsed(line) for line in _lines()]
+    return [_parsed(line) for line in _split(_read())]
 
 
 def at(path: Path) -> list[Mount]:
@@ -99,12 +103,7 @@ def _stack(top_id: int) -> list[Mount]:
 
 def of_device(device: tuple[int, int]) -> list[Mount]:
     """Give the mounts of the filesystem on a block device (major, minor), wherever they are."""
-    marks = (b" %d:%d " % device, b" - btrfs ")
-    return [
-        mount
-        for mount in (_parsed(line) for line in _lines() if any(mark in line for mark in marks))
-        if mount.device == device
-    ]
+    return [mount for mount in _with_any((b" %d:%d " % device, b" - btrfs ")) if mount.device == device]
 
 
 def mentioning(source: str, device: tuple[int, int] | None, node: str) -> list[Mount]:
@@ -117,7 +116,7 @@ def mentioning(source: str, device: tuple[int, int] | None, node: str) -> list[M
     marks += [os.fsencode(node) + b" "] if node else []
     if any(byte in b"\t\n \\#" for mark in (source, node) for byte in os.fsencode(mark)):
         return table()  # the table shows such signs in another way
-    return [_parsed(line) for line in _lines() if any(mark in line for mark in marks)]
+    return _with_any(marks)
 
 
 def below(path: Path) -> list[Mount]:
@@ -131,9 +130,15 @@ def below(path: Path) -> list[Mount]:
     return [mount for mount in table() if top in mount.target.parents]
 
 
-def _lines() -> list[bytes]:
+def _with_any(marks: Iterable[bytes]) -> list[Mount]:
+    raw = _read()
+    found = [mark for mark in marks if mark in raw]  # mostly none, and then no line is looked at
+    return [_parsed(line) for line in _split(raw) if any(mark in line for mark in found)] if found else []
+
+
+def _split(raw: bytes) -> list[bytes]:
     # Not splitlines: a carriage return may be part of a path, and is not escaped.
-    return _read().split(b"\n")[:-1]
+    return raw.split(b"\n")[:-1]
 
 
 def _read() -> bytes:

@@ -8,6 +8,7 @@ in one thread, by `in_one_thread`: what hops elsewhere is then called in place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
@@ -87,13 +88,36 @@ def on_loop() -> Generator[None, None, None]:
 
 
 async def _hop(pool: ThreadPoolExecutor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
     step = functools.partial(contextvars.copy_context().run, fn, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(pool, _beside_loop, processor.of_loop(), step)
+    # Not `run_in_executor`: of its two futures one tells the other, a turn of the loop later.
+    queued = pool.submit(_beside_loop, processor.of_loop(), step, outcome)
+    try:
+        return await outcome
+    except asyncio.CancelledError:
+        queued.cancel()
+        raise
 
 
-def _beside_loop(place: int | None, step: Callable[[], T]) -> T:
+def _beside_loop(place: int | None, step: Callable[[], T], outcome: asyncio.Future[T]) -> None:
+    """Run a step in this thread and tell the event loop how it ended, if somebody still wants to know."""
     processor.stay_at(place)
-    return step()
+    try:
+        result = step()
+    except BaseException as error:  # noqa: BLE001  # every kind: who waits would wait for ever
+        # A coroutine must not raise this one; asyncio would not even store it.
+        told = RuntimeError("a step raised StopIteration") if isinstance(error, StopIteration) else error
+        tell = functools.partial(_unless_done, outcome, outcome.set_exception, told)
+    else:
+        tell = functools.partial(_unless_done, outcome, outcome.set_result, result)
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        outcome.get_loop().call_soon_threadsafe(tell)
+
+
+def _unless_done(outcome: asyncio.Future[Any], settle: Callable[[Any], None], value: object) -> None:
+    if not outcome.done():  # its caller may have left
+        settle(value)
 
 
 def _advanced(steps: Coroutine[Any, Any, T]) -> tuple[T] | None:

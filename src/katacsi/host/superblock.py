@@ -84,6 +84,7 @@ def read(device: Path) -> Superblock | None:
 
 
 def _read(descriptor: int) -> Superblock | None:
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no 128 KiB for the sake of one block
     start = os.pread(descriptor, 4096, 0)
     if start[:4] == b"XFSB":
         return _xfs(start)

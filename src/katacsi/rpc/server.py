@@ -18,6 +18,7 @@ from grpclib.server import Server
 from hyperframe.frame import GoAwayFrame
 
 from katacsi.rpc import endpoint
+from katacsi.rpc.headers import ReadyEncoder
 from katacsi.rpc.transport import GatheringTransport
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class _Connection(H2Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = GatheringTransport(transport)
         super().connection_made(self.transport)
+        self.connection._connection.encoder = ReadyEncoder()  # noqa: SLF001  # before it encoded anything
         self._alive.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:

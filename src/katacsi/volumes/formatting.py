@@ -7,10 +7,10 @@ torn mkfs left behind is ours to overwrite, and nothing else ever is.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +20,7 @@ from katacsi.errors import DataLossAlarm, ForeignContent, HostError, InvalidRequ
 from katacsi.host import block, mkfs, probe, superblock, uuids
 from katacsi.host.offloop import off_loop, on_loop
 from katacsi.volumes.hoststeps import host_steps
+from katacsi.volumes.room import Room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,7 @@ class Formatter:
         self._settings = settings
         self._metrics = metrics
         # mkfs is processor and disk work; more of them at once than this only slows each down.
-        self._room = asyncio.Semaphore(2 * (os.cpu_count() or 1))
+        self._room = Room(2 * (os.cpu_count() or 1))
 
     async def ensure(
         self,
@@ -81,12 +82,15 @@ class Formatter:
             volume = await set_facts(backend, volume, begun)
         else:
             await self._prove_torn(volume, device)
+        make = partial(
+            self._formatted, backend, volume, device, mkfs_options, zeroed=zeroed, for_guests=for_guests
+        )
+        with self._room.at_once() as entered:
+            if entered:
+                return await make()
         await on_loop()  # to wait in a thread for the room would keep others from working there
-        async with self._room:
-            return await host_steps(
-                backend,
-                self._formatted(backend, volume, device, mkfs_options, zeroed=zeroed, for_guests=for_guests),
-            )
+        async with self._room.in_turn():
+            return await host_steps(backend, make())
 
     async def _formatted(
         self,

@@ -189,3 +189,59 @@ async def test_a_coroutine_has_the_log_context_of_its_caller():
         return first, context.get()
 
     assert await in_one_thread(steps()) == ("volume 2", "volume 2")
+
+
+# -- how a step's end reaches its caller ----------------------------------------------------------------
+
+
+async def test_a_step_that_has_no_thread_yet_is_dropped_with_its_caller():
+    """Nobody waits for it any more, and it has changed nothing."""
+    may_end, ran = threading.Event(), threading.Event()
+    stuck = [asyncio.create_task(off_loop(may_end.wait, 10)) for _ in range(offloop.THREADS)]
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(off_loop(ran.set))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    may_end.set()
+    assert all(await asyncio.gather(*stuck))
+    assert await off_loop(int) == 0
+    assert not ran.is_set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+async def test_an_end_of_any_kind_is_told(error):
+    """What is no ordinary error ends the waiting, too."""
+
+    def step():
+        raise error("x")
+
+    with pytest.raises(error):
+        await off_loop(step)
+
+
+async def test_a_step_that_stops_an_iteration_is_an_error():
+    """StopIteration cannot pass a coroutine; its caller is told all the same."""
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await off_loop(next, iter(()))
+
+
+def test_a_step_may_outlive_its_loop(caplog):
+    """Its end then is nobody's; the thread is there for the next loop."""
+    began, may_end = threading.Event(), threading.Event()
+
+    def step():
+        began.set()
+        may_end.wait(10)
+
+    async def leave():
+        task = asyncio.create_task(off_loop(step))
+        await asyncio.to_thread(began.wait, 10)
+        task.cancel()
+
+    asyncio.run(leave())
+    may_end.set()
+    assert asyncio.run(off_loop(int)) == 0
+    assert not caplog.records
