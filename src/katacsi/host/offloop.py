@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from katacsi.host import processor
+from katacsi.host.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -28,10 +29,10 @@ T = TypeVar("T")
 THREADS = 16
 
 # Not asyncio's default pool: that one also resolves names, and stuck I/O in it would stop even those.
-_short = ThreadPoolExecutor(THREADS, thread_name_prefix="katacsi-host")
+_short = Threads(THREADS, "katacsi-host")
 # Tools may run for minutes, so they do not share the threads of the short kernel calls; nor does a whole
 # coroutine, which may run one.
-_long = ThreadPoolExecutor(THREADS, thread_name_prefix="katacsi-work")
+_long = Threads(THREADS, "katacsi-work")
 
 #: Of each thread: whether it runs a whole coroutine just now.
 _here = threading.local()
@@ -87,21 +88,19 @@ def on_loop() -> Generator[None, None, None]:
         yield
 
 
-async def _hop(pool: ThreadPoolExecutor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+async def _hop(threads: Threads, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
     step = functools.partial(contextvars.copy_context().run, fn, *args, **kwargs)
     # Not `run_in_executor`: of its two futures one tells the other, a turn of the loop later.
-    queued = pool.submit(_beside_loop, processor.of_loop(), step, outcome)
-    try:
-        return await outcome
-    except asyncio.CancelledError:
-        queued.cancel()
-        raise
+    threads.run(functools.partial(_beside_loop, processor.of_loop(), step, outcome))
+    return await outcome
 
 
 def _beside_loop(place: int | None, step: Callable[[], T], outcome: asyncio.Future[T]) -> None:
-    """Run a step in this thread and tell the event loop how it ended, if somebody still wants to know."""
+    """Run a step in this thread, and tell the event loop how it ended, if its caller has not left."""
+    if outcome.cancelled():
+        return
     processor.stay_at(place)
     try:
         result = step()

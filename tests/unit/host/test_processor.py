@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from katacsi.host import command, offloop, processor
+from katacsi.host.threads import Threads
 
 pytestmark = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="needs two processors to tell one from all"
@@ -21,11 +21,10 @@ def followed(monkeypatch):
     """Follow this thread, with host threads that nobody else gets to use; give what the process may use."""
     allowed = os.sched_getaffinity(0)
     monkeypatch.setattr(processor, "_seat", None)
-    with ThreadPoolExecutor(2) as short, ThreadPoolExecutor(2) as long:
-        monkeypatch.setattr(offloop, "_short", short)
-        monkeypatch.setattr(offloop, "_long", long)
-        processor.follow_this_thread()
-        yield allowed
+    monkeypatch.setattr(offloop, "_short", Threads(2, "short"))
+    monkeypatch.setattr(offloop, "_long", Threads(2, "long"))
+    processor.follow_this_thread()
+    yield allowed
     os.sched_setaffinity(0, allowed)
 
 
