@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hyperframe.frame import DataFrame, HeadersFrame, PingFrame
 
 from katacsi.rpc.transport import _SEND_AT_BYTES, GatheringTransport
 
@@ -54,6 +55,30 @@ async def test_one_turn_is_one_write(transport, beneath):
     transport.write(b"next")
     await asyncio.sleep(0)
     assert beneath.asked[1:] == [b"next"]
+
+
+async def test_an_answer_is_sent_with_its_end(transport, beneath):
+    """Trailers wait for no other turn of the event loop; what ends no stream does, whatever it looks like."""
+    headers, message, trailers = (
+        HeadersFrame(1, b"h", flags=["END_HEADERS"]).serialize(),
+        DataFrame(1, b"message").serialize(),
+        HeadersFrame(1, b"t", flags=["END_HEADERS", "END_STREAM"]).serialize(),
+    )
+    transport.write(headers)
+    transport.write(message)
+    assert beneath.asked == []
+    transport.write(trailers)
+    assert beneath.asked == [headers + message + trailers]
+    for other in (
+        b"",
+        b"\0\0\0\1",
+        DataFrame(1, b"", flags=["END_STREAM"]).serialize(),
+        PingFrame(0).serialize(),
+    ):
+        transport.write(other)
+    assert len(beneath.asked) == 1
+    await asyncio.sleep(0)
+    assert len(beneath.asked) == 2
 
 
 async def test_much_is_passed_on_at_once(transport, beneath):

@@ -1,6 +1,6 @@
-"""A connection's transport that sends what one turn of the event loop wrote in one system call.
+"""A connection's transport that sends an answer in one system call.
 
-grpclib writes three times for each answer: headers, message, trailers.
+grpclib writes three times for each: headers, message, trailers.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class GatheringTransport(asyncio.Transport):
         self._gathered = bytearray()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what is to be sent after all that is ready to run now has run."""
+        """Take what is to be sent with an answer's end, or after all that is ready to run now has run."""
         if not self._gathered:
             self._loop.call_soon(self._send)
         self._gathered += data
-        if len(self._gathered) >= _SEND_AT_BYTES:
+        if _ends_stream(data) or len(self._gathered) >= _SEND_AT_BYTES:
             self._send()
 
     def close(self) -> None:
@@ -54,3 +54,8 @@ class GatheringTransport(asyncio.Transport):
         data, self._gathered = self._gathered, bytearray()
         if not self._beneath.is_closing():
             self._beneath.write(data)
+
+
+def _ends_stream(frame: bytes | bytearray | memoryview) -> bool:
+    """Say whether a frame is a HEADERS frame with END_STREAM: an answer's trailers (RFC 9113, 6.2)."""
+    return len(frame) > 4 and frame[3] == 0x1 and bool(frame[4] & 0x1)
