@@ -1,16 +1,20 @@
 """Format once: mkfs only on what is proven blank, and never again."""
 
+import asyncio
 import contextlib
 import os
 import random
+import time
 import uuid
 
 import pytest
 
 from katacsi.backends.api import Device, Facts, FormatState
 from katacsi.errors import AlreadyExists, DataLossAlarm, ForeignContent, HostError, KatacsiError, Precondition
-from katacsi.host import mkfs, mount, superblock
+from katacsi.host import mkfs, mount, offloop, superblock
+from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, VolumeId
+from katacsi.volumes.room import Room
 from support import blockdevices
 from support.node import MIB, Volume, mounts_at, tools_run
 
@@ -524,3 +528,45 @@ def test_the_superblock_reader_sees_what_mkfs_made(scratch):
         superblock.read(disk).uuid
         == blockdevices.run("blkid", "-o", "value", "-s", "UUID", str(disk)).strip()
     )
+
+
+@pytest.mark.parametrize("places", [1, 2])
+async def test_no_more_filesystems_are_made_at_once_than_there_is_room_for(node, volume, monkeypatch, places):
+    """The rest waits, with the facts saying that a format has begun, and holds up nobody else's steps."""
+    monkeypatch.setattr(node.driver.staging._formatter, "_room", Room(places))
+    running, most = [], []
+    make = mkfs.make
+
+    async def counted(*arguments, **options):
+        running.append(1)
+        most.append(len(running))
+        try:
+            await off_loop(time.sleep, 0.1)
+            await make(*arguments, **options)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(mkfs, "make", counted)
+    claims = [volume(f"pvc-{number}", direct=True) for number in range(4)]
+    for pvc in claims:
+        await pvc.create()
+    await asyncio.gather(*(pvc.stage() for pvc in claims))
+    assert max(most) == places
+    for pvc in claims:
+        assert (await pvc.facts()).format is FormatState.FORMATTED
+
+
+async def test_a_first_stage_with_room_is_one_step(node, volume, monkeypatch):
+    """It does not go back to the event loop, where it would wait for its turn behind other calls."""
+    steps = []
+    hop = offloop._hop
+
+    async def counted(threads, fn, /, *arguments, **options):
+        steps.append(fn)
+        return await hop(threads, fn, *arguments, **options)
+
+    pvc = volume(direct=True)
+    await pvc.create()
+    monkeypatch.setattr(offloop, "_hop", counted)
+    await pvc.stage()
+    assert len(steps) == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -103,7 +104,10 @@ class _Thread(threading.Thread):
             self._bell.acquire()
             step, self._step = self._step, None
             while step is not None:
-                step()
+                try:
+                    step()
+                except BaseException:  # noqa: BLE001  # told as any thread's end is; this one goes on
+                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
                 step = self._home.next_for(self)
 
 

@@ -57,8 +57,8 @@ async def test_the_loop_goes_on_while_a_step_blocks():
     await blocked
 
 
-async def test_a_step_that_began_runs_to_its_end():
-    """Cancelling the caller frees the caller; the step is not left half done."""
+async def test_a_step_that_began_runs_to_its_end(caplog):
+    """Cancelling the caller frees the caller; the step is not left half done, and its end is no surprise."""
     began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def step():
@@ -74,6 +74,8 @@ async def test_a_step_that_began_runs_to_its_end():
     assert not ended.is_set()
     may_end.set()
     assert await asyncio.to_thread(ended.wait, 10)
+    assert await off_loop(int) == 0  # by now its end has been told, too
+    assert not caplog.records
 
 
 async def test_hanging_devices_leave_threads_for_others():

@@ -133,6 +133,20 @@ def test_without_that_policy_a_thread_works_all_the_same(monkeypatch):
     assert done.wait(10)
 
 
+def test_a_step_that_fails_takes_no_thread_along(monkeypatch):
+    """It should have told its caller; now it is told as any thread's failure is, and others go on."""
+    told = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    threads = Threads(1, "test")
+    done = threading.Event()
+    threads.run(lambda: 1 / 0)
+    threads.run(done.set)
+    assert done.wait(10)
+    threads.finish()
+    (failure,) = told
+    assert (failure.exc_type, failure.thread.name) == (ZeroDivisionError, "test_1")
+
+
 def test_the_process_ends_when_its_steps_have():
     """What began is finished, what waited is done, and threads that rest hold up nothing."""
     program = """if True:
