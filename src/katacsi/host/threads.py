@@ -64,9 +64,12 @@ class Threads:
         except RuntimeError:
             with self._lock:
                 self._started -= 1
-                if not self._started:
+                if self._resting:  # since a moment ago
+                    self._resting.pop().take(step)
+                elif self._started:
+                    self._waiting.append(step)
+                else:
                     raise
-                self._waiting.append(step)
 
     def next_for(self, thread: _Thread) -> Step | None:
         """Give the next step to a thread that has done one; None: it rests."""
@@ -115,7 +118,9 @@ def _let_others_finish() -> None:
     """Have the calling thread, once woken, wait for the one that runs on its processor.
 
     Who woke it holds Python's lock and is about to let go of it; to interrupt it gains nothing. Tools that
-    are started from here inherit that, and are as little urgent.
+    are started from here inherit that, and are as little urgent. Another policy than the usual one is the
+    operator's choice, and stays.
     """
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

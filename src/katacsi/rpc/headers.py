@@ -21,7 +21,7 @@ class ReadyEncoder(Encoder):
     the same on each; they are some bytes longer than the shortest ones, on a socket of the same machine.
     """
 
-    def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:  # hpack's
+    def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
         """Give the block of these headers."""
         fields = tuple(headers)
         # A table that was resized has to be told of in the next block (RFC 7541, 4.2).

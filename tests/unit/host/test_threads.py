@@ -46,6 +46,14 @@ def ended(threads, *steps):
     threads.finish()
 
 
+def until_resting(threads, number):
+    for _ in range(1000):
+        if len(threads._resting) == number:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"{len(threads._resting)} threads rest, not {number}")
+
+
 def test_as_many_threads_as_steps_at_once():
     """A thread that rests is taken before a new one is started."""
     threads = Threads(8, "test")
@@ -79,10 +87,7 @@ def test_the_one_that_rested_last_is_woken():
     for step in (steps[0], steps[2], steps[1]):
         resting = len(threads._resting) + 1
         step.end()
-        for _ in range(1000):
-            if len(threads._resting) == resting:
-                break
-            threading.Event().wait(0.01)
+        until_resting(threads, resting)
     (step,) = started(threads, 1)
     assert step.thread == steps[1].thread
     ended(threads, step)
@@ -110,6 +115,24 @@ def test_a_thread_that_cannot_be_started_delays_a_step(monkeypatch):
     ended(threads, *started(threads, 3))
 
 
+def test_a_thread_that_came_to_rest_meanwhile_takes_the_step(monkeypatch):
+    """While a new thread was refused, another one ended its step: nothing else would wake it."""
+    threads = Threads(2, "test")
+    (busy,) = started(threads, 1)
+
+    def refuse(_thread):
+        ended(threads, busy)
+        raise RuntimeError("can't start new thread")
+
+    done = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        patched.setattr(Threads, "finish", lambda threads: until_resting(threads, 1))
+        threads.run(done.set)
+    assert done.wait(10)
+    threads.finish()
+
+
 def test_a_thread_interrupts_nobody():
     """Its scheduling policy is its own, and not that of the thread that woke it."""
     threads = Threads(1, "test")
@@ -118,6 +141,20 @@ def test_a_thread_interrupts_nobody():
     threads.finish()
     assert seen == [os.SCHED_BATCH]
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_the_operator_s_policy_stays():
+    """Whoever runs the driver as idle work, or as urgent work, has it so in all threads."""
+    program = """if True:
+        import os
+        from katacsi.host.threads import Threads
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        Threads(1, "test").run(lambda: print(os.sched_getscheduler(0) == os.SCHED_IDLE, flush=True))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_without_that_policy_a_thread_works_all_the_same(monkeypatch):
