@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import servers
 from scratch import Failure
 
+from katacsi.csi.client import Client, RpcError, csi
 from katacsi.directvolume.names import RECORD_FILE, entry_name
-from katacsi.rpc.client import Client, RpcError, csi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

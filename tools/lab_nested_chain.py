@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guest import Guest
+from katacsi.csi.client import Client, RpcError, csi
 from katacsi.directvolume.names import RECORD_FILE, entry_name
-from katacsi.rpc.client import Client, RpcError, csi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,6 +20,8 @@ import structlog
 import katacsi
 from katacsi.backends import registry
 from katacsi.backends.api import PoolContext, Scope
+from katacsi.csi.capabilities import Role
+from katacsi.csi.services import services
 from katacsi.directvolume.handover import FileHandover
 from katacsi.directvolume.kata_runtime import KataRuntimeHandover
 from katacsi.directvolume.sandboxes import Sandboxes
@@ -29,10 +31,8 @@ from katacsi.errors import HostError, SettingsError
 from katacsi.host import command, offloop
 from katacsi.metrics import Metrics, serve_metrics
 from katacsi.model import MAX_NAME_BYTES
-from katacsi.rpc.capabilities import Role
 from katacsi.rpc.interceptor import Interceptor
 from katacsi.rpc.server import DrainingServer
-from katacsi.rpc.services import services
 from katacsi.settings import check
 from katacsi.volumes.context import Context
 from katacsi.volumes.gauges import refresh

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from katacsi.rpc.client import RpcError, csi
+from katacsi.csi.client import RpcError, csi
 from support import leaks, observed
 from support.lifecycle import MIB, Life
 from support.zygote import AFTER, BEFORE, COMMAND_PAUSES_S, TORN, Zygote, ZygoteDriver

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from katacsi.rpc.client import RpcError
+from katacsi.csi.client import RpcError
 from support import observed
 from support.lifecycle import MIB, Life
 from support.zygote import Zygote, ZygoteDriver

@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
+from katacsi.csi.client import RpcError
 from katacsi.directvolume import guard
-from katacsi.rpc.client import RpcError
 from support.kata_runtime.records import CreateFailed
 from support.kata_runtime.sandboxes import OciMount
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from katacsi.csi.client import RpcError
 from katacsi.host import block
-from katacsi.rpc.client import RpcError
 from support.kata_node import MIB, digest, write
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.gate("expand-never-lies")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from katacsi.rpc.client import csi
+from katacsi.csi.client import csi
 from support.kata_node import MIB, write
 
 pytestmark = pytest.mark.timeout(180)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from katacsi.rpc.client import Client, RpcError, csi
+from katacsi.csi.client import Client, RpcError, csi
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -265,7 +265,7 @@ def _wrapped_call(name: str, function: Callable[..., Any]) -> Callable[..., Any]
 
 def main() -> None:
     """Answer requests, a line of JSON each: `start` forks a driver, `wait` tells how one ended."""
-    for name in ("katacsi.app", "katacsi.backends.loopfile", "katacsi.rpc.client"):
+    for name in ("katacsi.app", "katacsi.backends.loopfile", "katacsi.csi.client"):
         importlib.import_module(name)
     # Tools are started by subprocess here, as with an older C library, since its Popen is what is wrapped.
     importlib.import_module(f"{_HOST}._spawn")._native = None

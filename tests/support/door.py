@@ -12,9 +12,9 @@ from grpclib.testing import ChannelFor
 from katacsi._gen.csi import v1 as csi
 from katacsi.aio import Shielded
 from katacsi.backends.api import Features
+from katacsi.csi.services import services
 from katacsi.metrics import Metrics
 from katacsi.rpc.interceptor import Interceptor
-from katacsi.rpc.services import services
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.node import NodeIdentity
 from katacsi.volumes.provisioning import Provisioning
@@ -96,7 +96,7 @@ class Door:
 
 @asynccontextmanager
 async def open_door(workflows: ScriptedWorkflows | None = None, **options: Any) -> AsyncIterator[Door]:
-    """Serve the workflows in memory; options are those of `katacsi.rpc.services.services`."""
+    """Serve the workflows in memory; options are those of `katacsi.csi.services.services`."""
     workflows = workflows or ScriptedWorkflows()
     metrics = Metrics.create()
     options = {"driver_name": "local.katacsi.io", "version": "1.2.3", "ready": lambda: True} | options

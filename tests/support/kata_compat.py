@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from kata_source import ROOT
 from kata_vectors import Asked
+from katacsi.csi.client import Client
 from katacsi.directvolume.kata_runtime import KataRuntimeHandover
 from katacsi.directvolume.names import entry_name
 from katacsi.directvolume.record import DirectVolumeRecord
 from katacsi.directvolume.writer import DirectVolumeWriter
-from katacsi.rpc.client import Client
 from support.driver import Driver
 from support.lifecycle import Life
 

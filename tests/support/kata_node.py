@@ -11,8 +11,8 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from katacsi.backends.loopfile import places
+from katacsi.csi.client import Client, csi
 from katacsi.directvolume.names import entry_name
-from katacsi.rpc.client import Client, csi
 from support import leaks
 from support.driver import Driver
 from support.kata_runtime.go import GoSandbox

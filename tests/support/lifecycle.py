@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from katacsi.rpc.client import Client, csi
+from katacsi.csi.client import Client, csi
 from support import leaks
 
 if TYPE_CHECKING:

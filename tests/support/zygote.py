@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from katacsi.rpc.client import Client
+from katacsi.csi.client import Client
 from support import crash_launcher, kata_runtime_command, leaks
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import click
 
 from katacsi import app, settings
 from katacsi.cli.options import config_option
-from katacsi.rpc.capabilities import Role
+from katacsi.csi.capabilities import Role
 
 
 @click.command()

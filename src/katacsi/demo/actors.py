@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.rpc.client import Client, RpcError
+from katacsi.csi.client import Client, RpcError
 
 if TYPE_CHECKING:
     from katacsi.demo.place import Place

@@ -14,13 +14,13 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from katacsi import __version__
+from katacsi.csi.client import Client, RpcError, csi
 from katacsi.demo import needs, witness
 from katacsi.demo.actors import ActorFailed, Driver, Guests
 from katacsi.demo.screen import Row
 from katacsi.directvolume.names import RECORD_FILE, entry_name
 from katacsi.errors import KatacsiError
 from katacsi.model import MIB, format_size
-from katacsi.rpc.client import Client, RpcError, csi
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

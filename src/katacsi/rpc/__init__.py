@@ -1,1 +1,1 @@
-"""The door: the only room that knows gRPC and protobuf. An RPC is parsed, asked of a workflow, rendered."""
+"""gRPC on a unix socket: what stands around every call, whichever service it is for."""

@@ -20,9 +20,9 @@ from grpclib.exceptions import GRPCError
 from h2.exceptions import StreamClosedError
 from structlog.contextvars import bind_contextvars
 
+from katacsi.csi.methods import METHODS, UNKNOWN, Method
 from katacsi.errors import InvalidRequest, KatacsiError, OperationPending, Unavailable
 from katacsi.rpc import redact
-from katacsi.rpc.methods import METHODS, UNKNOWN, Method
 from katacsi.rpc.status import cut, status_of
 
 if TYPE_CHECKING:

@@ -102,7 +102,7 @@ class DrainingServer(Server):
     """The driver's server.
 
     Args:
-        services: what it serves; see `katacsi.rpc.services`.
+        services: what it serves; see `katacsi.csi.services`.
         interceptor: what stands around every call.
         shielded: where changes run that a drain waits for, too.
     """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from katacsi.csi.parse import fields, values
 from katacsi.errors import Precondition
-from katacsi.rpc.parse import fields, values
 from katacsi.volumes.requests import Expand, GetStats, Publish, Stage
 
 if TYPE_CHECKING:

@@ -8,19 +8,19 @@ from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 
 from katacsi.backends.api import Scope
-from katacsi.rpc.capabilities import Offer, Role
-from katacsi.rpc.controller import Controller, NetworkController
-from katacsi.rpc.group_controller import GroupController
-from katacsi.rpc.identity import Identity
-from katacsi.rpc.node import Node
-from katacsi.rpc.snapshot_metadata import SnapshotMetadata
+from katacsi.csi.capabilities import Offer, Role
+from katacsi.csi.controller import Controller, NetworkController
+from katacsi.csi.group_controller import GroupController
+from katacsi.csi.identity import Identity
+from katacsi.csi.node import Node
+from katacsi.csi.snapshot_metadata import SnapshotMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from grpclib._typing import IServable, IServerMethodFunc
 
-    from katacsi.rpc.network import NetworkWorkflows
+    from katacsi.csi.network import NetworkWorkflows
     from katacsi.volumes.workflows import Workflows
 
 

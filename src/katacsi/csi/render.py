@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from katacsi._gen.csi import v1 as csi
+from katacsi.csi import condition
 from katacsi.model import SnapshotId
-from katacsi.rpc import condition
 from katacsi.volumes.requests import Unit
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from katacsi._gen.csi import v1 as csi
+from katacsi.csi.parse import fields
 from katacsi.errors import InvalidRequest
 from katacsi.model import AccessMode, AccessType, Capability, SizeRange, Topology
-from katacsi.rpc.parse import fields
 from katacsi.volumes.requests import SourceKind, SourceRef
 
 if TYPE_CHECKING:

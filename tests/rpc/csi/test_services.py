@@ -10,9 +10,9 @@ from grpclib.exceptions import GRPCError
 
 from katacsi._gen.csi import v1 as csi
 from katacsi.backends.api import Capacity, Snapshot, Volume
+from katacsi.csi import condition
 from katacsi.errors import NotFound
 from katacsi.model import Condition, ContentSource, SizeRange, SnapshotId, Topology, VolumeId
-from katacsi.rpc import condition
 from katacsi.volumes.requests import (
     NodeInfo,
     SnapshotPage,

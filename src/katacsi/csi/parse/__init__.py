@@ -1,6 +1,6 @@
 """From protobuf to what the workflows are asked; everything a message can get wrong is refused here."""
 
-from katacsi.rpc.parse.controller import (
+from katacsi.csi.parse.controller import (
     controller_expand,
     controller_publish,
     controller_unpublish,
@@ -13,8 +13,8 @@ from katacsi.rpc.parse.controller import (
     validate,
     volume_id,
 )
-from katacsi.rpc.parse.node import expand, get_health, get_stats, publish, stage, unpublish, unstage
-from katacsi.rpc.parse.values import capability
+from katacsi.csi.parse.node import expand, get_health, get_stats, publish, stage, unpublish, unstage
+from katacsi.csi.parse.values import capability
 
 __all__ = [
     "capability",

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from katacsi._gen.csi import v1 as csi
-from katacsi.rpc import capabilities, condition, parse, render
+from katacsi.csi import capabilities, condition, parse, render
 from katacsi.rpc.changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from katacsi.rpc.capabilities import Offer
-    from katacsi.rpc.network import NetworkWorkflows
+    from katacsi.csi.capabilities import Offer
+    from katacsi.csi.network import NetworkWorkflows
     from katacsi.volumes.workflows import Workflows
 
 
 class Controller(csi.ControllerBase):
-    """Volumes and snapshots. What is not offered never gets here: see `katacsi.rpc.services`."""
+    """Volumes and snapshots. What is not offered never gets here: see `katacsi.csi.services`."""
 
     def __init__(self, workflows: Workflows, offer: Callable[[], Offer]) -> None:
         self._volumes = workflows.provisioning

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from katacsi._gen.csi import v1 as csi
+from katacsi.csi import capabilities, condition, parse, render
 from katacsi.errors import NotFound
-from katacsi.rpc import capabilities, condition, parse, render
 from katacsi.rpc.changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from katacsi.csi.capabilities import Offer
     from katacsi.model import Condition
-    from katacsi.rpc.capabilities import Offer
     from katacsi.volumes.requests import GetStats
     from katacsi.volumes.workflows import Workflows
 
 
 class Node(csi.NodeBase):
-    """Volumes on this node. What is not offered never gets here: see `katacsi.rpc.services`."""
+    """Volumes on this node. What is not offered never gets here: see `katacsi.csi.services`."""
 
     def __init__(self, workflows: Workflows, offer: Callable[[], Offer]) -> None:
         self._workflows = workflows

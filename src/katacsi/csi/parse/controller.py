@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from katacsi._gen.csi import v1 as csi
+from katacsi.csi.network import ControllerExpand, ControllerPublish
+from katacsi.csi.parse import fields, values
 from katacsi.errors import InvalidRequest
-from katacsi.rpc.network import ControllerExpand, ControllerPublish
-from katacsi.rpc.parse import fields, values
 from katacsi.volumes.requests import CreateVolume, GetCapacity, ListSnapshots, ValidateCapabilities
 
 if TYPE_CHECKING:

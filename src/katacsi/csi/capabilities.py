@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi._gen.csi import v1 as csi
 from katacsi.backends.api import Features, Scope
-from katacsi.rpc import condition
+from katacsi.csi import condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from katacsi.csi import condition
 from katacsi.model import Condition
-from katacsi.rpc import condition
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from grpclib.exceptions import GRPCError
 
 from katacsi._gen.csi import v1 as csi
 from katacsi.backends.api import Features, Scope
-from katacsi.rpc.capabilities import Offer, Role
-from katacsi.rpc.methods import METHODS
+from katacsi.csi.capabilities import Offer, Role
+from katacsi.csi.methods import METHODS
 from support.door import EVERYTHING, ScriptedWorkflows, open_door
 
 ControllerRpc = csi.ControllerServiceCapabilityRpcType

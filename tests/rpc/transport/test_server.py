@@ -15,14 +15,14 @@ import hyperframe.frame
 import pytest
 
 from katacsi.backends.api import Volume
+from katacsi.csi.client import Client, RpcError, csi
+from katacsi.csi.methods import METHODS
+from katacsi.csi.services import services
 from katacsi.errors import SettingsError
 from katacsi.metrics import Metrics
 from katacsi.model import Condition, VolumeId
-from katacsi.rpc.client import Client, RpcError, csi
 from katacsi.rpc.interceptor import Interceptor
-from katacsi.rpc.methods import METHODS
 from katacsi.rpc.server import DrainingServer
-from katacsi.rpc.services import services
 from katacsi.rpc.transport import GatheringTransport
 from katacsi.volumes.requests import VolumePage, VolumeView
 from support.door import ScriptedWorkflows

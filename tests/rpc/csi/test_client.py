@@ -8,11 +8,11 @@ import time
 import pytest
 
 from katacsi import errors
+from katacsi.csi.client import Client, RpcError, csi
+from katacsi.csi.services import services
 from katacsi.metrics import Metrics
-from katacsi.rpc.client import Client, RpcError, csi
 from katacsi.rpc.interceptor import Interceptor
 from katacsi.rpc.server import DrainingServer
-from katacsi.rpc.services import services
 from support.door import ScriptedWorkflows
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from katacsi._gen.csi import v1 as csi
-from katacsi.rpc import capabilities
+from katacsi.csi import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from katacsi.rpc.capabilities import Offer
+    from katacsi.csi.capabilities import Offer
 
 
 class Identity(csi.IdentityBase):

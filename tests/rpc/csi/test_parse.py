@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from katacsi._gen.csi import v1 as csi
+from katacsi.csi import parse
+from katacsi.csi.parse.controller import MAX_PAGE
 from katacsi.errors import InvalidRequest, Precondition
 from katacsi.model import AccessMode, AccessType, Capability, SizeRange, Topology
-from katacsi.rpc import parse
-from katacsi.rpc.parse.controller import MAX_PAGE
 from katacsi.volumes.requests import (
     CreateVolume,
     Expand,

@@ -1,0 +1,1 @@
+"""The CSI services: a message is parsed, asked of a workflow, and the answer rendered."""
