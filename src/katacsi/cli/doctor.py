@@ -11,13 +11,14 @@ import click
 
 from katacsi import logs, settings
 from katacsi.cli.output import Output, output_option, print_facts, print_json, print_table
-from katacsi.doctor import collect, examine
-from katacsi.doctor.model import Verdict
+from katacsi.doctor import examine
+from katacsi.doctor.node import collect
+from katacsi.findings import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from katacsi.doctor.model import Finding
+    from katacsi.findings import Finding
 
 _WORST_FIRST = (Verdict.FAILURE, Verdict.UNKNOWN, Verdict.WARNING, Verdict.NOTE, Verdict.OK)
 _HEADINGS = ("VERDICT", "CHECK", "SUBJECT", "FOUND")
@@ -63,7 +64,7 @@ def doctor(
     _check_paths(host_root, kata_configurations)
     loaded = settings.load(config) if config else None
     node = asyncio.run(
-        collect.collect(loaded, host_root=host_root.resolve(), kata_configurations=kata_configurations)
+        collect(loaded, host_root=host_root.resolve(), kata_configurations=kata_configurations)
     )
     findings = examine.examine(node)
     if output == "json":

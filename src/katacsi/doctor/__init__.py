@@ -1,4 +1,6 @@
 """Looks at a node and says what an operator should change: facts are gathered once, then judged.
 
-`collect` gathers a `Node`; the modules named `…_checks` judge it by pure functions; `examine` runs them all.
+Each module of a subject (the handlers, Kata, the records, the kernel, …) has what is known of it, how that is
+gathered, and the checks that judge it, which are pure functions. `node` puts the facts together; `examine`
+runs all checks.
 """

@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from katacsi.doctor.filesystem_checks import FILESYSTEMS
-from katacsi.doctor.host_checks import HOST
-from katacsi.doctor.kata_checks import KATA
-from katacsi.doctor.kata_disk_checks import DISKS
-from katacsi.doctor.kata_key_checks import KEYS
+from katacsi.doctor.driver import DRIVER
+from katacsi.doctor.kata import KATA
+from katacsi.doctor.kata_keys import KEYS
+from katacsi.doctor.kernel import KERNEL
+from katacsi.doctor.kubelet import KUBELET
 from katacsi.doctor.loopfile_checks import LOOPFILE
 from katacsi.doctor.lvm_checks import LVM
-from katacsi.doctor.model import Finding, Verdict
-from katacsi.doctor.pool_checks import POOLS
-from katacsi.doctor.record_checks import RECORDS
-from katacsi.doctor.record_root_checks import RECORD_ROOT
+from katacsi.doctor.pools import POOLS
+from katacsi.doctor.record_root import RECORD_ROOT
+from katacsi.doctor.records import RECORDS
+from katacsi.doctor.runtimes import HANDLERS
+from katacsi.findings import Finding, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from katacsi.doctor.model import Check
-    from katacsi.doctor.node import Node
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.findings import Check
 
 #: In the order in which they are shown; checks of one group stand together.
-CHECKS: Final[tuple[Check, ...]] = tuple(
+CHECKS: Final[tuple[Check[Judge], ...]] = tuple(
     check
-    for part in (KATA, KEYS, DISKS, RECORD_ROOT, RECORDS, FILESYSTEMS, HOST, POOLS, LOOPFILE, LVM)
+    for part in (HANDLERS, KATA, KEYS, RECORD_ROOT, RECORDS, DRIVER, KERNEL, KUBELET, POOLS, LOOPFILE, LVM)
     for check in part.all
 )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from katacsi.doctor.model import Unread
+from katacsi.findings import Unread
 
 #: As the kernel's own limit, path_resolution(7).
 _MOST_LINKS: Final = 40
@@ -98,6 +98,10 @@ class HostFiles:
             return []
         except OSError as error:
             return Unread(f"{folder}: {error.strerror}")
+
+    def is_there(self, path: PurePosixPath | str) -> bool:
+        """Whether there certainly is something."""
+        return isinstance(self.status(path), os.stat_result)
 
     def is_folder(self, path: PurePosixPath | str) -> bool:
         """Whether there certainly is a folder."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from katacsi.doctor.model import Checks, Harm, Unread, failure, note, ok, unknown, warning
-from katacsi.doctor.pool_checks import named
+from katacsi.doctor.pools import named
+from katacsi.findings import Checks, Harm, Unread, failure, note, ok, unknown, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from katacsi.doctor.model import Result
-    from katacsi.doctor.node import Node, Place, PoolFacts
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.doctor.places import Place
+    from katacsi.doctor.pools import PoolFacts
+    from katacsi.findings import Result
 
-LOOPFILE: Final = Checks("Pools")
+LOOPFILE: Final[Checks[Judge]] = Checks("Pools")
 
 #: Filesystems without a disk of their own: what is written there is gone after a reboot, or elsewhere.
 _MEMORY: Final = ("tmpfs", "ramfs")

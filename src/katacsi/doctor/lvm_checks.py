@@ -6,16 +6,17 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.lvm.settings import LvmSettings, VolumeType
-from katacsi.doctor.model import Checks, Harm, Unread, failure, ok, unknown, warning
-from katacsi.doctor.pool_checks import named
+from katacsi.doctor.pools import named
+from katacsi.findings import Checks, Harm, Unread, failure, ok, unknown, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from katacsi.doctor.model import Result
-    from katacsi.doctor.node import Node, PoolFacts
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.doctor.pools import PoolFacts
+    from katacsi.findings import Result
 
-LVM: Final = Checks("Pools")
+LVM: Final[Checks[Judge]] = Checks("Pools")
 
 #: Modules of device-mapper for each type of volume.
 _TARGETS: Final = {

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from katacsi.cli.root import katacsi
 from katacsi.doctor import examine
-from katacsi.doctor.model import Finding, Harm, Verdict, failure, note, ok, unknown, warning
+from katacsi.findings import Finding, Harm, Verdict, failure, note, ok, unknown, warning
 from support import kata_trees as trees
 
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from katacsi.doctor import examine, kataconfig
-from katacsi.doctor.model import Harm, Unread, Verdict
-from katacsi.doctor.node import Kata, Kernel, Node
+from katacsi.doctor.kata import Kata
+from katacsi.doctor.kernel import Kernel
+from katacsi.doctor.node import Node
+from katacsi.findings import Harm, Unread, Verdict
 from katacsi.settings import Settings
 
 FILE = "/opt/kata/share/configuration-qemu.toml"

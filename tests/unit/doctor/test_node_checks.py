@@ -11,21 +11,16 @@ from katacsi.backends.lvm.settings import LvmSettings
 from katacsi.directvolume.entries import Entry
 from katacsi.directvolume.record import DirectVolumeRecord
 from katacsi.doctor import examine
-from katacsi.doctor.filesystem_checks import TOOLS
-from katacsi.doctor.host_checks import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from katacsi.doctor.driver import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, TOOLS
+from katacsi.doctor.kata import Kata
 from katacsi.doctor.kataconfig import parsed
-from katacsi.doctor.model import Unread, Verdict
-from katacsi.doctor.node import (
-    Kata,
-    Kernel,
-    Kubelet,
-    Mounted,
-    Node,
-    Place,
-    PoolFacts,
-    Recorded,
-    Records,
-)
+from katacsi.doctor.kernel import Kernel
+from katacsi.doctor.kubelet import Kubelet
+from katacsi.doctor.node import Node
+from katacsi.doctor.places import Mounted, Place
+from katacsi.doctor.pools import PoolFacts
+from katacsi.doctor.records import Recorded, Records
+from katacsi.findings import Unread, Verdict
 from katacsi.settings import Settings
 from support import kata_trees as trees
 

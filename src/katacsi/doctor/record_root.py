@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from katacsi.doctor.model import Checks, Harm, Unread, failure, ok, unknown, warning
+from katacsi.findings import Checks, Harm, Unread, failure, ok, unknown, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from katacsi.doctor.model import Result
-    from katacsi.doctor.node import Node, Place
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.doctor.places import Place
+    from katacsi.findings import Result
 
-RECORD_ROOT: Final = Checks("Records")
+RECORD_ROOT: Final[Checks[Judge]] = Checks("Records")
 
 _MEMORY: Final = ("tmpfs", "ramfs")
 

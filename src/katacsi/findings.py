@@ -1,14 +1,14 @@
-"""What a check says, and what is known of a check before it runs."""
+"""What a check of `katacsi doctor` says, and what is known of a check before it runs."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from katacsi.doctor.node import Node
+#: The function that judges, whatever it is given to judge.
+Judge = TypeVar("Judge", bound=Callable[..., Any])
 
 
 class Verdict(enum.Enum):
@@ -42,6 +42,10 @@ class Unread:
     reason: str
 
 
+#: For facts that nobody has asked for.
+NOT_LOOKED: Final = Unread("was not looked at")
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a check says of one subject.
@@ -61,11 +65,8 @@ class Result:
     harm: Harm | None = None
 
 
-Judge = Callable[["Node"], Iterator[Result]]
-
-
 @dataclass(frozen=True, slots=True)
-class Check:
+class Check(Generic[Judge]):
     """A check: a name that stays, and why anybody should care.
 
     Attributes:
@@ -74,6 +75,7 @@ class Check:
         about: what is looked at, in a few words.
         harm: what its failures and warnings bring about.
         why: the reason, for a person who wonders.
+        judge: gives the results, none where it has nothing to say.
     """
 
     id: str
@@ -88,7 +90,7 @@ class Check:
 class Finding:
     """A result, and the check that it is of."""
 
-    check: Check
+    check: Check[Any]
     result: Result
 
     @property
@@ -109,12 +111,12 @@ class Finding:
         return self.verdict is Verdict.FAILURE or (self.verdict is Verdict.UNKNOWN and self.harm.grave)
 
 
-class Checks:
+class Checks(Generic[Judge]):
     """A list of checks, in the order in which they are shown."""
 
     def __init__(self, group: str) -> None:
         self._group: Final = group
-        self.all: Final[list[Check]] = []
+        self.all: Final[list[Check[Judge]]] = []
 
     def add(self, check_id: str, about: str, harm: Harm, why: str) -> Callable[[Judge], Judge]:
         """Make a function a check of this group."""

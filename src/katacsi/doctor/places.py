@@ -1,19 +1,59 @@
-"""Looks at a folder as katacsi has it: on which filesystem it lies, and whether it is the node's own."""
+"""A folder, as katacsi has it: on which filesystem it lies, and whether it is the node's own."""
 
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi.doctor.hostfiles import OWN
-from katacsi.doctor.model import Unread
-from katacsi.doctor.node import Mounted, Place
 from katacsi.errors import KatacsiError
+from katacsi.findings import Unread
 from katacsi.host import mount
 
 if TYPE_CHECKING:
     from katacsi.doctor.hostfiles import HostFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """The filesystem on which a path lies.
+
+    Attributes:
+        target: its mount point.
+        type: such as `tmpfs`.
+        read_only: whether it refuses writes here.
+        shared: what is mounted below it here is seen by others.
+    """
+
+    target: str
+    type: str
+    read_only: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder, as katacsi sees it.
+
+    Attributes:
+        path: its path.
+        exists: whether there is something.
+        folder: whether it is a folder.
+        mode: its permissions.
+        owner: the user's number.
+        mounted: the filesystem on which it lies, or would lie; `None`: not known.
+        hosts: it is the very folder that the node has at this path; `None`: the same by nature.
+    """
+
+    path: str
+    exists: bool = True
+    folder: bool = True
+    mode: int = 0o700
+    owner: int = 0
+    mounted: Mounted | None = None
+    hosts: bool | None = None
 
 
 def place(path: Path | str, files: HostFiles, *, contained: bool) -> Place | Unread:

@@ -1,4 +1,4 @@
-"""Finds Kata's shims: where they lie, which configuration they take by themselves, which version they are."""
+"""Kata's shims: where they lie, which configuration they take by themselves, which version they are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi.doctor import handlers as runtime
 from katacsi.doctor.kataconfig import Flavour
-from katacsi.doctor.model import Unread
 from katacsi.errors import KatacsiError
+from katacsi.findings import Unread
 from katacsi.host import command
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ DEFAULT: Final = "configuration.toml"
 _PROGRAMS: Final = ("/usr/local/bin", "/usr/bin", "/opt/kata/bin", "/opt/kata/runtime-rs/bin")
 
 _VERSION: Final = re.compile(r"\d+\.\d+\.\d+[-.+~\w]*")
+
 _SHIM_VERSION: Final = re.compile(r"version: (\S+?),")
+
 _SHIM_TIMEOUT_S: Final = 5.0
 
 
@@ -36,9 +38,6 @@ def _programs(handler: Handler) -> list[str]:
     if handler.shim.startswith("/"):
         return [handler.shim]
     return [f"{folder}/{handler.program}" for folder in _PROGRAMS] if handler.program else []
-
-
-# -- configurations ------------------------------------------------------------------------------------
 
 
 def named_in_script(files: HostFiles, handler: Handler) -> str:
@@ -62,9 +61,6 @@ def default_places(handler: Handler) -> Iterator[str]:
     ]
     for order in reversed(orders) if rust else orders:
         yield from order
-
-
-# -- versions ------------------------------------------------------------------------------------------
 
 
 async def versioned(

@@ -1,25 +1,59 @@
-"""Gathers what the node's kernel can do: filesystems, modules, loop devices, device-mapper."""
+"""What the node's kernel can do: filesystems, modules, loop devices, device-mapper, SELinux."""
 
 from __future__ import annotations
 
 import platform
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from katacsi.doctor.hostfiles import OWN
-from katacsi.doctor.model import Unread
-from katacsi.doctor.node import Kernel
 from katacsi.errors import KatacsiError
+from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, note, ok, unknown, warning
 from katacsi.host import command, devicemapper, loop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from katacsi.doctor.hostfiles import HostFiles
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.findings import Result
+
+KERNEL: Final[Checks[Judge]] = Checks("Node")
 
 _MODULE: Final = re.compile(r"([^/\s:]+)\.ko\b")
+
 _DMSETUP_TIMEOUT_S: Final = 10.0
 
+_FILESYSTEMS: Final = ("ext4", "xfs")
 
-async def kernel(files: HostFiles, *, lvm: bool) -> Kernel:
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the kernel can do.
+
+    Attributes:
+        release: as `uname -r`.
+        filesystems: the types it knows now.
+        modules: what it could load, and what is built in, by name with underscores.
+        io_uring_disabled: the sysctl; `None`: this kernel has none.
+        selinux: whether it is on.
+        loop_problem: why loop devices do not work; empty: they do.
+        device_mapper: whether it is there.
+        targets: the targets of device-mapper that are loaded.
+    """
+
+    release: str = ""
+    filesystems: frozenset[str] | Unread = NOT_LOOKED
+    modules: frozenset[str] | Unread = NOT_LOOKED
+    io_uring_disabled: int | Unread | None = None
+    selinux: bool | Unread = False
+    loop_problem: str = ""
+    device_mapper: bool = False
+    targets: frozenset[str] | Unread = NOT_LOOKED
+
+
+async def find(files: HostFiles, *, lvm: bool) -> Kernel:
     """Gather what the kernel can do; the targets of device-mapper where a pool needs them."""
     release = _line(_either(files, "/proc/sys/kernel/osrelease")) or platform.release()
     return Kernel(
@@ -91,3 +125,51 @@ async def _targets() -> frozenset[str] | Unread:
     except KatacsiError as error:
         return Unread(error.message)
     return frozenset(line.split()[0] for line in answer.stdout.decode().splitlines() if line.strip())
+
+
+# -- checks ---------------------------------------------------------------------------------------------
+
+
+@KERNEL.add(
+    "node-filesystems",
+    "filesystems that the kernel can mount",
+    Harm.PODS,
+    "For host mounts. A direct volume is mounted by the guest's kernel, which knows ext4 and xfs.",
+)
+def filesystems(node: Node) -> Iterator[Result]:
+    """Look whether the kernel knows them, or can load them."""
+    kernel = node.kernel
+    if isinstance(kernel.filesystems, Unread):
+        yield unknown("kernel", kernel.filesystems.reason)
+        return
+    for name in _FILESYSTEMS:
+        if name in kernel.filesystems:
+            yield ok(f"kernel: {name}", "/proc/filesystems has it")
+        elif isinstance(kernel.modules, Unread):
+            yield unknown(f"kernel: {name}", f"not loaded, and {kernel.modules.reason}", harm=Harm.NONE)
+        elif name in kernel.modules:
+            yield ok(f"kernel: {name}", "is a module, loaded when it is needed")
+        else:
+            yield warning(
+                f"kernel: {name}",
+                f"kernel {kernel.release} has neither it nor a module",
+                f"use another kernel, or {name} for direct volumes only",
+            )
+
+
+@KERNEL.add(
+    "node-selinux",
+    "SELinux",
+    Harm.NONE,
+    "katacsi mounts its guard with an explicit context, so that nobody relabels it. A volume's `context=` "
+    "cannot be honoured in a guest.",
+)
+def selinux(node: Node) -> Iterator[Result]:
+    """Say whether it is on."""
+    enabled = node.kernel.selinux
+    if isinstance(enabled, Unread):
+        yield unknown("SELinux", enabled.reason)
+    elif enabled:
+        yield note("SELinux", "is on; leave seLinuxMount of the CSIDriver object off")
+    else:
+        yield ok("SELinux", "is off")

@@ -3,20 +3,97 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from katacsi.doctor.model import Checks, Harm, Unread, failure, note, ok, unknown, warning
+from katacsi.directvolume.writer import DirectVolumeWriter
+from katacsi.doctor import places
+from katacsi.errors import KatacsiError
+from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, failure, note, ok, unknown, warning
+from katacsi.settings import Settings
+from katacsi.volumes import publish_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from katacsi.doctor.model import Result
-    from katacsi.doctor.node import Node, Recorded
+    from katacsi.directvolume.entries import Entry
+    from katacsi.doctor.hostfiles import HostFiles
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.doctor.places import Place
+    from katacsi.findings import Result
 
-RECORDS: Final = Checks("Records")
+RECORDS: Final[Checks[Judge]] = Checks("Records")
 
 #: As containerd and CRI-O name sandboxes.
 _SANDBOX_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A folder in the root of the records.
+
+    Attributes:
+        entry: what it says.
+        ours: whether this driver published it, by its facts of this boot; `None`: no configuration was given.
+        target_there: whether the path that it is for exists; `None`: nobody could look.
+        device_there: likewise of the device that it names.
+    """
+
+    entry: Entry
+    ours: bool | None = None
+    target_there: bool | None = True
+    device_there: bool | None = True
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The root in which Kata looks for records."""
+
+    place: Place | Unread = NOT_LOOKED
+    entries: tuple[Recorded, ...] | Unread = ()
+
+
+async def find(settings: Settings | None, files: HostFiles, *, contained: bool) -> Records:
+    """Look at the root, and at the records that Kata sees, which are those of the node."""
+    root = (settings or Settings()).direct_volume_root
+    place = places.place(root, files, contained=contained)
+    try:
+        entries = await DirectVolumeWriter(files.here(files.resolved(str(root)))).listing()
+    except KatacsiError as error:
+        return Records(place, Unread(error.message))
+    except OSError as error:
+        return Records(place, Unread(f"{root}: {error.strerror}"))
+    return Records(place, tuple(_recorded(entry, settings, files) for entry in entries))
+
+
+def _recorded(entry: Entry, settings: Settings | None, files: HostFiles) -> Recorded:
+    if entry.target is None:
+        return Recorded(entry, ours=None if settings is None else False)
+    return Recorded(
+        entry,
+        ours=_is_ours(entry.target, settings),
+        target_there=_is_there(entry.target, files),
+        device_there=_is_there(entry.record.device, files) if entry.record else None,
+    )
+
+
+def _is_there(path: str, files: HostFiles) -> bool | None:
+    status = files.status(path)
+    return None if isinstance(status, Unread) else status is not None
+
+
+def _is_ours(target: str, settings: Settings | None) -> bool | None:
+    """Whether the driver's facts of this boot name the target; a record without one is somebody else's."""
+    if settings is None:
+        return None
+    fact = settings.state_path / "published" / publish_state.file_name(target)
+    try:
+        return fact.exists()
+    except OSError:
+        return None
+
+
+# -- checks ---------------------------------------------------------------------------------------------
 
 
 @RECORDS.add(

@@ -1,0 +1,236 @@
+"""Kata's configurations: where they lie, which of them handlers use, and whether they can be used.
+
+Versions are from the history of kata-containers; docs/kata-contract.md has the reasons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from katacsi.doctor import kataconfig, runtimes, shims
+from katacsi.doctor.kataconfig import Flavour, KataConfiguration
+from katacsi.findings import Checks, Harm, Unread, failure, note, ok, unknown, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from katacsi.doctor.handlers import Handler
+    from katacsi.doctor.hostfiles import HostFiles
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.findings import Result
+
+KATA: Final[Checks[Judge]] = Checks("Kata")
+
+#: Folders with Kata's configurations; kata-deploy can install beside `/opt/kata`, with a suffix.
+_CONFIGURATIONS: Final = (
+    "/etc/kata-containers",
+    "/opt/kata*/share/defaults/kata-containers",
+    "/usr/share/defaults/kata-containers",
+    "/usr/share/kata-containers",
+    "/usr/share/kata-containers/defaults",
+    "/usr/local/share/defaults/kata-containers",
+)
+
+#: Where they lie in such a folder.
+_BELOW: Final = (
+    "",
+    "runtimes/*",
+    "custom-runtimes/*",
+    "runtime-rs",
+    "runtime-rs/runtimes/*",
+    "runtime-rs/custom-runtimes/*",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kata:
+    """What there is of Kata.
+
+    Attributes:
+        configurations: those that handlers use, or that were asked for; without any the default ones.
+        unused: the files of others, which no pod meets.
+        handlers: the runtime handlers that lead to Kata.
+        container_runtimes: the configurations of container runtimes that were read.
+        problems: what could not be read of these, each with its reason.
+    """
+
+    configurations: tuple[KataConfiguration, ...] = ()
+    unused: tuple[str, ...] = ()
+    handlers: tuple[Handler, ...] = ()
+    container_runtimes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+async def find(files: HostFiles, asked: Sequence[str]) -> Kata:
+    """Find everything; `asked` are configurations that a person named."""
+    found, read, problems = runtimes.handlers(files)
+    installed = tuple(_folders(files, problems))
+    there = list(_configurations(files, installed, problems))
+    used: dict[str, list[str]] = {files.followed(path): [] for path in asked}
+    for number, handler in enumerate(found):
+        found[number], path = _configured(files, handler)
+        if path:
+            used.setdefault(files.followed(path), []).append(handler.name)
+    chosen = list(used) or [files.followed(path) for path in _defaults(there)]
+    asked_for = {files.followed(path) for path in asked}
+    configurations = [
+        replace(_configuration(files, path), handlers=tuple(used.get(path, ())), asked_for=path in asked_for)
+        for path in dict.fromkeys(chosen)
+    ]
+    by_name = {handler.name: handler for handler in found}
+    return Kata(
+        configurations=tuple([await shims.versioned(files, one, by_name) for one in configurations]),
+        unused=tuple(
+            path for path in dict.fromkeys(files.followed(link) for link in there) if path not in chosen
+        ),
+        handlers=tuple(found),
+        container_runtimes=tuple(read),
+        problems=tuple(problems),
+    )
+
+
+def _folders(files: HostFiles, problems: list[str]) -> Iterator[str]:
+    for pattern in _CONFIGURATIONS:
+        for folder in runtimes.matching(files, pattern, problems):
+            status = files.status(folder)
+            if isinstance(status, Unread):
+                problems.append(status.reason)
+            elif status is not None:
+                yield folder
+
+
+def _configurations(files: HostFiles, folders: Sequence[str], problems: list[str]) -> Iterator[str]:
+    for folder in folders:
+        for below in _BELOW:
+            pattern = str(PurePosixPath(folder, below, "configuration*.toml"))
+            yield from runtimes.matching(files, pattern, problems)
+
+
+def _defaults(there: Sequence[str]) -> list[str]:
+    """Choose what to judge where no handler is known: what a shim takes that is told nothing."""
+    return [path for path in there if PurePosixPath(path).name == shims.DEFAULT] or list(there)
+
+
+def _configured(files: HostFiles, handler: Handler) -> tuple[Handler, str]:
+    """Say which configuration a handler's shim reads; empty: it is not known."""
+    named = handler.configuration or shims.named_in_script(files, handler)
+    if named:
+        status = files.status(named)
+        there = None if isinstance(status, Unread) else status is not None
+        return replace(handler, configuration=named, configuration_there=there), named if there else ""
+    for path in shims.default_places(handler):
+        if files.status(path) is not None:
+            return handler, path
+    return handler, ""
+
+
+def _configuration(files: HostFiles, path: str) -> KataConfiguration:
+    text = files.text(path)
+    if isinstance(text, Unread):
+        return KataConfiguration(path, problem=text.reason, unread=True)
+    if text is None:
+        return KataConfiguration(path, problem=f"{path}: is missing")
+    folder = f"{PurePosixPath(path).parent}/config.d"
+    names = files.names(folder)
+    if isinstance(names, Unread):
+        return KataConfiguration(path, problem=names.reason, unread=True)
+    drop_ins = []
+    for name in names:
+        drop_in = f"{folder}/{name}"
+        content = files.text(drop_in)
+        if content is None or files.is_folder(drop_in):
+            return KataConfiguration(path, problem=f"{drop_in}: is no file, and Kata reads all of config.d")
+        if isinstance(content, Unread):
+            return KataConfiguration(path, problem=content.reason, unread=True)
+        drop_ins.append((drop_in, content))
+    return _without_links(files, kataconfig.parsed(path, text, drop_ins), [file for file, _ in drop_ins])
+
+
+def _without_links(files: HostFiles, one: KataConfiguration, drop_ins: Sequence[str]) -> KataConfiguration:
+    # It asks for the kind of the entry itself, and so fails the pods where a ConfigMap is mounted
+    # (libs/kata-types/src/config/drop_in.rs).
+    link = next((drop_in for drop_in in drop_ins if files.is_link(drop_in)), "")
+    if not link or one.flavour is not Flavour.RUST or one.problem:
+        return one
+    return replace(one, problem=f"{link}: is a symlink, which runtime-rs refuses in config.d")
+
+
+# -- checks ---------------------------------------------------------------------------------------------
+
+
+@KATA.add(
+    "kata-configuration",
+    "each configuration and its drop-ins (`config.d`)",
+    Harm.PODS,
+    "A file that Kata cannot read fails every pod of its handlers.",
+)
+def configuration(node: Node) -> Iterator[Result]:
+    """Say of each configuration whether it can be used, and what it is."""
+    for one in node.kata.configurations:
+        if one.problem and one.unread:
+            yield unknown(one.name, one.problem, "run doctor as root on the node")
+        elif one.problem:
+            yield failed(one, one.problem, "correct the file; Kata reads all of config.d")
+        elif one.flavour is None or not one.hypervisor:
+            yield failed(one, f"{one.path}: has no section [hypervisor.…]", "install Kata's own file again")
+        else:
+            yield ok(one.name, f"{one.path}: {one.kind}")
+    if node.kata.unused:
+        yield note(
+            "other configurations",
+            f"{len(node.kata.unused)} that no handler uses were not judged, such as {node.kata.unused[0]}",
+            "to judge one, name it by --kata-config",
+        )
+
+
+@KATA.add(
+    "kata-version",
+    "Kata's version",
+    Harm.DATA,
+    "Before 2.5.0 records were looked for under another name. runtime-rs ignores mount options before 4.0.0 "
+    "and cannot mount read-only direct volumes before 4.1.0.",
+)
+def version(node: Node) -> Iterator[Result]:
+    """Compare versions."""
+    for one in usable(node):
+        release = one.release
+        if release is None:
+            yield unknown(
+                one.name,
+                one.version_problem or f"version {one.version!r} is not understood",
+                "ask the shim: containerd-shim-kata-v2 --version (2.5.0 or newer is needed)",
+                harm=Harm.NONE,
+            )
+        elif release < (2, 5):
+            yield failed(one, f"Kata {one.version} names records otherwise", "update Kata to 2.5.0 or newer")
+        elif one.flavour is Flavour.RUST and release < (4, 0):
+            yield warning(
+                one.name,
+                f"runtime-rs {one.version} ignores the mount options of direct volumes, and fails read-only "
+                "ones",
+                "update Kata to 4.1.0 or newer",
+                Harm.PODS,
+            )
+        elif one.flavour is Flavour.RUST and release < (4, 1):
+            yield warning(
+                one.name,
+                f"runtime-rs {one.version} cannot mount read-only direct volumes",
+                "update Kata to 4.1.0 or newer, or do not use them read-only",
+                Harm.PODS,
+            )
+        else:
+            yield ok(one.name, f"Kata {one.version}")
+
+
+def usable(node: Node) -> Iterator[KataConfiguration]:
+    """Give the configurations that make sense; of the others `kata-configuration` speaks."""
+    return (one for one in node.kata.configurations if not one.problem and one.hypervisor)
+
+
+def failed(one: KataConfiguration, fact: str, remedy: str) -> Result:
+    """Say what breaks; as long as no handler uses the configuration it can break nothing."""
+    if one.handlers or one.asked_for:
+        return failure(one.name, fact, remedy)
+    return warning(one.name, f"{fact} (no handler uses it)", remedy)
