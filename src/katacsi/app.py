@@ -21,6 +21,7 @@ import katacsi
 from katacsi.backends import registry
 from katacsi.backends.api import PoolContext, Scope
 from katacsi.csi.capabilities import Role
+from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
 from katacsi.directvolume.handover import FileHandover
 from katacsi.directvolume.kata_runtime import KataRuntimeHandover
@@ -190,7 +191,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
                 role=role,
                 newer=settings.newer_capabilities,
             ),
-            interceptor=Interceptor(metrics),
+            interceptor=Interceptor(metrics, METHODS, REDACTION),
             shielded=workflows.shielded,
         )
         # What is there now are modules and models that stay. A full garbage collection would look at all of

@@ -133,7 +133,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
     The second line of defence: the first is that no code logs a secret. A secret inside a text is not seen.
     """
-    return {key: REDACTED if _sounds_secret(str(key)) else _redacted(value) for key, value in event.items()}
+    return {key: REDACTED if sounds_secret(str(key)) else _redacted(value) for key, value in event.items()}
 
 
 def _redacted(value: object, depth: int = 0) -> object:
@@ -146,7 +146,7 @@ def _redacted(value: object, depth: int = 0) -> object:
         value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {
-            str(key): REDACTED if _sounds_secret(str(key)) else _redacted(inner, depth + 1)
+            str(key): REDACTED if sounds_secret(str(key)) else _redacted(inner, depth + 1)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
@@ -155,7 +155,8 @@ def _redacted(value: object, depth: int = 0) -> object:
 
 
 @functools.lru_cache(maxsize=512)  # nearly all keys are names in our code
-def _sounds_secret(key: str) -> bool:
+def sounds_secret(key: str) -> bool:
+    """Say whether what has this key is to be masked."""
     name = key.lower()
     joined = name.replace("_", "").replace("-", "").replace(".", "")
     return any(word in name for word in _SECRET_WORDS) or any(word in joined for word in _SECRET_WORDS_JOINED)

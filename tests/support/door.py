@@ -12,6 +12,7 @@ from grpclib.testing import ChannelFor
 from katacsi._gen.csi import v1 as csi
 from katacsi.aio import Shielded
 from katacsi.backends.api import Features
+from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
 from katacsi.metrics import Metrics
 from katacsi.rpc.interceptor import Interceptor
@@ -102,7 +103,7 @@ async def open_door(workflows: ScriptedWorkflows | None = None, **options: Any) 
     options = {"driver_name": "local.katacsi.io", "version": "1.2.3", "ready": lambda: True} | options
     channel_for = ChannelFor(services(workflows, **options))
     async with channel_for as channel:
-        Interceptor(metrics).listen_to(channel_for._server)
+        Interceptor(metrics, METHODS, REDACTION).listen_to(channel_for._server)
         yield Door(
             workflows,
             metrics,

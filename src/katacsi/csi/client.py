@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from betterproto2.grpclib import ServiceStub
 from grpclib.client import Channel
-from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from katacsi._gen.csi import v1 as csi
+from katacsi.rpc.client import RpcError, Surfacing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,47 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["Client", "RpcError", "csi"]
 
 
-class RpcError(Exception):
-    """A call that was answered with something else than OK, or not at all.
-
-    Attributes:
-        code: the name of the gRPC code, such as `NOT_FOUND`.
-        message: the driver's words.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-
-
-class _Surfacing(ServiceStub):
-    """A generated stub whose calls fail with `RpcError` and nothing else."""
-
-    async def _unary_unary(self, route: str, *request: Any, **options: Any) -> Any:  # noqa: ANN401  # as typed there
-        try:
-            return await super()._unary_unary(route, *request, **options)
-        except GRPCError as error:
-            raise RpcError(error.status.name, error.message or "") from error
-        except TimeoutError as error:
-            raise RpcError("DEADLINE_EXCEEDED", f"no answer to {route} in time") from error
-        except (OSError, StreamTerminatedError) as error:
-            raise RpcError("UNAVAILABLE", f"{route}: {error}") from error
-
-
-class _Identity(_Surfacing, csi.IdentityStub):
+class _Identity(Surfacing, csi.IdentityStub):
     pass
 
 
-class _Controller(_Surfacing, csi.ControllerStub):
+class _Controller(Surfacing, csi.ControllerStub):
     pass
 
 
-class _Node(_Surfacing, csi.NodeStub):
+class _Node(Surfacing, csi.NodeStub):
     pass
 
 
-class _GroupController(_Surfacing, csi.GroupControllerStub):
+class _GroupController(Surfacing, csi.GroupControllerStub):
     pass
 
 

@@ -1,50 +1,33 @@
-"""Every method of CSI's five services, by the path under which gRPC calls it, and how it is logged."""
+"""What the transport is told of CSI: its methods, what their calls are about, and which fields are secret."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from katacsi._gen.csi import v1 as csi
+from katacsi._gen.secrets import SECRET_FIELDS
+from katacsi.rpc.calls import methods_of
+from katacsi.rpc.redact import Redaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Fields that say what a call is about.
-_SUBJECTS: Final = ("volume_id", "snapshot_id", "source_volume_id", "name", "node_id")
-#: Called every few seconds for each volume or process: their success is worth a line at debug only.
-_CHATTY: Final = frozenset({"Probe", "NodeGetCapabilities", "NodeGetVolumeStats", "GetCapacity"})
+    from katacsi.rpc.calls import Method
 
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A method: its bare name, the fields of its request that log lines carry, whether it is chatty."""
-
-    name: str
-    subjects: tuple[str, ...] = ()
-    chatty: bool = False
-
-
-#: What nobody knows. One name for all, since each would be a new label in the metrics.
-UNKNOWN: Final = Method("unknown")
-
-
-def _methods() -> dict[str, Method]:
-    methods = {}
+#: Every method of CSI's five services.
+METHODS: Final[Mapping[str, Method]] = methods_of(
     # The generated classes serve without being derived from: each method of theirs answers UNIMPLEMENTED.
-    for service in (
+    (
         csi.IdentityBase(),
         csi.ControllerBase(),
         csi.NodeBase(),
         csi.GroupControllerBase(),
         csi.SnapshotMetadataBase(),
-    ):
-        for path, handler in service.__mapping__().items():
-            name = path.rpartition("/")[2]
-            present = {field.name for field in fields(handler.request_type)}
-            subjects = tuple(field for field in _SUBJECTS if field in present)
-            methods[path] = Method(name, subjects, name in _CHATTY)
-    return methods
+    ),
+    subjects=("volume_id", "snapshot_id", "source_volume_id", "name", "node_id"),
+    chatty={"Probe", "NodeGetCapabilities", "NodeGetVolumeStats", "GetCapacity"},
+)
 
-
-METHODS: Final[Mapping[str, Method]] = _methods()
+#: CSI marks its secret fields in its proto file. Not marked, but a network volume's publish context carries
+#: what lets a node attach it, beside addresses that are no secret.
+REDACTION: Final = Redaction(SECRET_FIELDS, mixed=("publish_context",))

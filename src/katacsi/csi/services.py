@@ -39,9 +39,13 @@ class Offered:
         }
 
     def _gated(self, path: str, method: IServerMethodFunc) -> IServerMethodFunc:
+        name = path.rpartition("/")[2]
+
         async def gated(stream: Any) -> None:  # noqa: ANN401  # any method's stream
             if path not in self._offer().methods():
-                raise GRPCError(Status.UNIMPLEMENTED)
+                raise GRPCError(
+                    Status.UNIMPLEMENTED, f"{name} is not offered by this driver; ask for its capabilities"
+                )
             await method(stream)
 
         return gated

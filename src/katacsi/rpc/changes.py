@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from katacsi.rpc.interceptor import current_call
+from katacsi.rpc.calls import current_call
+from katacsi.rpc.status import facts_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -39,7 +40,9 @@ class Changes:
             except Exception as error:
                 if left_alone and (call := current_call.get(None)):
                     log.warning(
-                        "failed after its caller had left", error=call.told(error), **call.trace(error)
+                        "failed after its caller had left",
+                        error=words_of(error, call),
+                        **facts_of(error, call),
                     )
                 raise
             if left_alone:

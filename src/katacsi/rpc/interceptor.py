@@ -6,9 +6,6 @@ import asyncio
 import logging
 import secrets
 import time
-import traceback
-from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -20,17 +17,19 @@ from grpclib.exceptions import GRPCError
 from h2.exceptions import StreamClosedError
 from structlog.contextvars import bind_contextvars
 
-from katacsi.csi.methods import METHODS, UNKNOWN, Method
-from katacsi.errors import InvalidRequest, KatacsiError, OperationPending, Unavailable
-from katacsi.rpc import redact
-from katacsi.rpc.status import cut, status_of
+from katacsi.errors import InvalidRequest, OperationPending, Unavailable
+from katacsi.rpc.calls import UNKNOWN, Call, current_call
+from katacsi.rpc.status import facts_of, status_of, words_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grpclib._typing import IEventsTarget, IServerMethodFunc
-    from grpclib.metadata import Deadline
     from grpclib.server import Stream
 
     from katacsi.metrics import Metrics
+    from katacsi.rpc.calls import Method
+    from katacsi.rpc.redact import Redaction
 
 log = structlog.get_logger(__name__)
 
@@ -38,47 +37,19 @@ log = structlog.get_logger(__name__)
 _ORDINARY: Final = frozenset({Status.ABORTED, Status.CANCELLED, Status.UNAVAILABLE, Status.UNIMPLEMENTED})
 
 
-@dataclass(slots=True)
-class Call:
-    """One RPC under way; `message` is None until it was read."""
-
-    method: Method
-    id: str
-    deadline: Deadline | None = None
-    message: object | None = None
-
-    def told(self, error: Exception) -> str:
-        """Give an error's message as its caller and the log may read it."""
-        name = self.method.name
-        if isinstance(error, KatacsiError):
-            return cut(self._scrubbed(error.message))
-        if isinstance(error, GRPCError):
-            return error.message or _not_offered(self.method)
-        if isinstance(error, TimeoutError):
-            return f"{name}: a step took too long; the call may be repeated"
-        # What went wrong is for the log alone: an unforeseen text may say anything.
-        return f"internal error in {name}; the driver's log has more under request {self.id}"
-
-    def trace(self, error: Exception) -> dict[str, str]:
-        """Give a log line's traceback of an error that nobody foresaw, and nothing for any other."""
-        if isinstance(error, KatacsiError | GRPCError | TimeoutError):
-            return {}
-        # As text, made here: a renderer of tracebacks might print local variables, and secrets with them.
-        return {"traceback": self._scrubbed("".join(traceback.format_exception(error)))}
-
-    def _scrubbed(self, text: str) -> str:
-        return redact.scrub(text, redact.secret_values(self.message))
-
-
-#: The call that the current task works for; tasks started by it inherit it.
-current_call: ContextVar[Call] = ContextVar("current_call")
-
-
 class Interceptor:
-    """Stands around every method of the servers it listens to."""
+    """Stands around every method of the servers it listens to.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        metrics: where calls are counted.
+        methods: the methods of those servers by path; see `katacsi.rpc.calls.methods_of`.
+        redaction: what of their messages is secret.
+    """
+
+    def __init__(self, metrics: Metrics, methods: Mapping[str, Method], redaction: Redaction) -> None:
         self._metrics = metrics
+        self._methods = methods
+        self._redaction = redaction
         self._refusal = ""
         self._process = secrets.token_hex(2)
         self._numbers = count(1)
@@ -98,8 +69,9 @@ class Interceptor:
 
     async def _on_request(self, event: RecvRequest) -> None:
         call = Call(
-            METHODS.get(event.method_name, UNKNOWN),
+            self._methods.get(event.method_name, UNKNOWN),
             f"{self._process}-{next(self._numbers)}",
+            self._redaction,
             event.deadline,
         )
         event.method_func = partial(self._run, self._refuse if self._refusal else event.method_func, call)
@@ -129,12 +101,11 @@ class Interceptor:
             self._ended(call, started, Status.CANCELLED)
             raise GRPCError(Status.CANCELLED) from None
         except Exception as error:  # noqa: BLE001  # the one place where every error becomes a status
-            status = error.status if isinstance(error, GRPCError) else status_of(error)
-            told = call.told(error)
-            self._ended(call, started, status, error=told, **call.trace(error))
+            status, words = status_of(error), words_of(error, call)
+            self._ended(call, started, status, error=words, **facts_of(error, call))
             if isinstance(error, OperationPending):
                 self._metrics.pending_refusals.labels(call.method.name).inc()
-            raise GRPCError(status, told) from None
+            raise GRPCError(status, words) from None
         else:
             # After the answer: that is on its way once this turn of the event loop is over.
             seconds = time.perf_counter() - started
@@ -142,14 +113,14 @@ class Interceptor:
         finally:
             self._metrics.rpcs_in_flight.dec()
 
-    def _ended(self, call: Call, started: float, status: Status, **words: str) -> None:
-        self._note(call, time.perf_counter() - started, status, **words)
+    def _ended(self, call: Call, started: float, status: Status, **facts: object) -> None:
+        self._note(call, time.perf_counter() - started, status, **facts)
 
-    def _note(self, call: Call, seconds: float, status: Status, **words: str) -> None:
+    def _note(self, call: Call, seconds: float, status: Status, **facts: object) -> None:
         """Count a call and write its log line."""
         self._metrics.rpc_seconds.labels(call.method.name, status.name).observe(seconds)
         self._log.log(
-            _level(call.method, status), "answered", code=status.name, seconds=round(seconds, 6), **words
+            _level(call.method, status), "answered", code=status.name, seconds=round(seconds, 6), **facts
         )
 
 
@@ -187,14 +158,8 @@ class _Tapped:
         if subjects:
             bind_contextvars(**subjects)
         if self._log.is_enabled_for(logging.DEBUG):
-            self._log.debug("asked", message=redact.describe(message))
+            self._log.debug("asked", message=self._call.redaction.describe(message))
         return message
-
-
-def _not_offered(method: Method) -> str:
-    if method is UNKNOWN:
-        return "this driver has no method of that name"
-    return f"{method.name} is not offered by this driver; ask for its capabilities"
 
 
 def _level(method: Method, status: Status) -> int:

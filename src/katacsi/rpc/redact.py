@@ -1,48 +1,65 @@
 """What of a message may be written down: everything but its secrets.
 
-CSI marks secret fields in its proto file; the table of them is generated from there. `repr()` of a message
-prints them, so a message is never logged in any other way than through `describe`.
+`repr()` of a message prints them, so a message is never logged in any other way than through `describe`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any, Final
 
-from katacsi._gen.secrets import SECRET_FIELDS
+from katacsi.logs import REDACTED, sounds_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
-REDACTED: Final = "[redacted]"
-
-#: Not marked by CSI, but a network volume's publish context carries what lets a node attach it: beside
-#: addresses, that are no secret, what has one of these words in its key.
-_CONTEXT: Final = "publish_context"
-_SECRET_KEYS: Final = re.compile("secret|token|password|credential")
 #: Shorter values cannot be told from ordinary text; replacing them would only make an error unreadable.
 _SHORTEST_SECRET: Final = 4
 
 
-def describe(message: object) -> dict[str, Any]:
-    """Give the fields of a message that are set, in plain types; of secret maps only the keys."""
-    return {
-        name: _redacted(value) if _is_secret(message, name) else _plain(value)
-        for name, value in _set_fields(message)
-    }
+@dataclasses.dataclass(frozen=True, slots=True)
+class Redaction:
+    """Which fields of messages are secret.
 
+    Attributes:
+        fields: the name of a message's class to its fields that are maps of secrets.
+        mixed: fields, of any message, that are maps of secrets and of other things: what has a key that
+            sounds secret is one.
+    """
 
-def secret_values(message: object) -> frozenset[str]:
-    """Give every secret that a message carries."""
-    return frozenset(
-        secret
-        for name, value in _set_fields(message)
-        if _is_secret(message, name) and isinstance(value, dict)
-        for key, secret in value.items()
-        if name != _CONTEXT or _SECRET_KEYS.search(str(key).lower())
-        if isinstance(secret, str) and len(secret) >= _SHORTEST_SECRET
-    )
+    fields: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
+    mixed: Collection[str] = ()
+
+    def describe(self, message: object) -> dict[str, Any]:
+        """Give the fields of a message that are set, in plain types; of secret maps only the keys."""
+        return {
+            name: _redacted(value) if self._is_secret(message, name) else self._plain(value)
+            for name, value in _set_fields(message)
+        }
+
+    def secret_values(self, message: object) -> frozenset[str]:
+        """Give every secret that a message carries."""
+        return frozenset(
+            secret
+            for name, value in _set_fields(message)
+            if self._is_secret(message, name) and isinstance(value, dict)
+            for key, secret in value.items()
+            if name not in self.mixed or sounds_secret(str(key))
+            if isinstance(secret, str) and len(secret) >= _SHORTEST_SECRET
+        )
+
+    def _is_secret(self, message: object, field: str) -> bool:
+        return field in self.mixed or field in self.fields.get(type(message).__name__, ())
+
+    def _plain(self, value: object) -> object:
+        if dataclasses.is_dataclass(value):
+            return self.describe(value)
+        if isinstance(value, list):
+            return [self._plain(item) for item in value]
+        if isinstance(value, dict):
+            return dict(value)
+        # An enum of betterproto2 is an int; its name says more.
+        return getattr(value, "name", None) or (value if isinstance(value, int | bool) else str(value))
 
 
 def scrub(text: str, secrets: frozenset[str]) -> str:
@@ -51,10 +68,6 @@ def scrub(text: str, secrets: frozenset[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, REDACTED).replace(repr(secret)[1:-1], REDACTED)
     return text
-
-
-def _is_secret(message: object, field: str) -> bool:
-    return field == _CONTEXT or field in SECRET_FIELDS.get(type(message).__name__, ())
 
 
 def _set_fields(message: object) -> Iterator[tuple[str, Any]]:
@@ -69,14 +82,3 @@ def _set_fields(message: object) -> Iterator[tuple[str, Any]]:
 
 def _redacted(value: object) -> object:
     return dict.fromkeys(map(str, value), REDACTED) if isinstance(value, dict) else REDACTED
-
-
-def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value):
-        return describe(value)
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return dict(value)
-    # An enum of betterproto2 is an int; its name says more.
-    return getattr(value, "name", None) or (value if isinstance(value, int | bool) else str(value))

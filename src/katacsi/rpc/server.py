@@ -40,7 +40,7 @@ _FLUSH_S = 1.0
 
 async def _unknown(stream: object) -> None:
     del stream
-    raise GRPCError(Status.UNIMPLEMENTED)
+    raise GRPCError(Status.UNIMPLEMENTED, "there is no method of that name here")
 
 
 class _Methods(dict[str, Handler]):
@@ -99,10 +99,10 @@ class _Connection(H2Protocol):
 
 
 class DrainingServer(Server):
-    """The driver's server.
+    """A server on a unix socket.
 
     Args:
-        services: what it serves; see `katacsi.csi.services`.
+        services: what it serves, such as `katacsi.csi.services`.
         interceptor: what stands around every call.
         shielded: where changes run that a drain waits for, too.
     """
@@ -141,7 +141,7 @@ class DrainingServer(Server):
         """
         assert self._server is not None, "only a server that listens can be drained"
         assert self._socket is not None, "`listen` was not the one that started it"
-        self._interceptor.refuse_new_calls("the driver is shutting down; try again")
+        self._interceptor.refuse_new_calls("katacsi is shutting down; try again")
         self._server.close()
         self._socket.remove()
         for connection in self._alive:

@@ -1,18 +1,23 @@
-"""Which gRPC status an error becomes: one table, read nowhere else than in the interceptor.
+"""What a caller reads of an error: its gRPC status and its words. The interceptor alone asks here.
 
 The codes are those of the CSI specification's error tables; what a caller does with a code is said there.
 """
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from katacsi import errors
+from katacsi.errors import KatacsiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from katacsi.rpc.calls import Call
 
 #: The nearest base class wins, so a subclass needs a line only where its code differs.
 TABLE: Final[Mapping[type[Exception], Status]] = {
@@ -39,10 +44,33 @@ MAX_MESSAGE_BYTES: Final = 4096
 
 def status_of(error: Exception) -> Status:
     """Give the status of an error; INTERNAL where no class of its family is in the table."""
+    if isinstance(error, GRPCError):
+        return error.status
     for family in type(error).__mro__:
         if status := TABLE.get(family):
             return status
     return Status.INTERNAL
+
+
+def words_of(error: Exception, call: Call) -> str:
+    """Give an error's message as the call's caller, and the log, may read it."""
+    name = call.method.name
+    if isinstance(error, KatacsiError):
+        return cut(call.scrubbed(error.message))
+    if isinstance(error, GRPCError):
+        return error.message or f"{name} is not offered here"
+    if isinstance(error, TimeoutError):
+        return f"{name}: a step took too long; the call may be repeated"
+    # What went wrong is for the log alone: an unforeseen text may say anything.
+    return f"internal error in {name}; katacsi's log has more under request {call.id}"
+
+
+def facts_of(error: Exception, call: Call) -> dict[str, str]:
+    """Give what the log line of an error says besides: of one that nobody foresaw the traceback."""
+    if isinstance(error, KatacsiError | GRPCError | TimeoutError):
+        return {}
+    # As text, made here: a renderer of tracebacks might print local variables, and secrets with them.
+    return {"traceback": call.scrubbed("".join(traceback.format_exception(error)))}
 
 
 def cut(message: str) -> str:

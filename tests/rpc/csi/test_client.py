@@ -9,6 +9,7 @@ import pytest
 
 from katacsi import errors
 from katacsi.csi.client import Client, RpcError, csi
+from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
 from katacsi.metrics import Metrics
 from katacsi.rpc.interceptor import Interceptor
@@ -19,7 +20,9 @@ from support.door import ScriptedWorkflows
 async def start(path, ready=lambda: True):
     workflows = ScriptedWorkflows()
     every = services(workflows, driver_name="d", version="1", ready=ready)
-    server = DrainingServer(every, interceptor=Interceptor(Metrics.create()), shielded=workflows.shielded)
+    server = DrainingServer(
+        every, interceptor=Interceptor(Metrics.create(), METHODS, REDACTION), shielded=workflows.shielded
+    )
     await server.listen(path)
     return server, workflows
 

@@ -8,7 +8,9 @@ import pytest
 
 from katacsi._gen.csi import v1 as csi
 from katacsi._gen.secrets import SECRET_FIELDS
-from katacsi.rpc import redact
+from katacsi.csi.methods import REDACTION
+from katacsi.logs import REDACTED
+from katacsi.rpc.redact import scrub
 
 
 @pytest.mark.parametrize("name", sorted(SECRET_FIELDS))
@@ -17,18 +19,18 @@ def test_no_message_shows_its_secrets(name):
     message = getattr(csi, name)()
     for field in SECRET_FIELDS[name]:
         setattr(message, field, {"user": "hunter2-secret"})
-    described = redact.describe(message)
+    described = REDACTION.describe(message)
     assert "hunter2-secret" not in repr(described)
-    assert all(described[field] == {"user": redact.REDACTED} for field in SECRET_FIELDS[name])
-    assert redact.secret_values(message) == {"hunter2-secret"}
+    assert all(described[field] == {"user": REDACTED} for field in SECRET_FIELDS[name])
+    assert REDACTION.secret_values(message) == {"hunter2-secret"}
 
 
 def test_publish_context_shows_keys_only():
     """What lets a node attach a network volume is not described; errors may still name its addresses."""
     context = {"portal": "10.0.0.1:3260", "factsToken": "t0ps3cret"}
     message = csi.NodeStageVolumeRequest(publish_context=context)
-    assert redact.describe(message)["publish_context"] == dict.fromkeys(context, redact.REDACTED)
-    assert redact.secret_values(message) == {"t0ps3cret"}
+    assert REDACTION.describe(message)["publish_context"] == dict.fromkeys(context, REDACTED)
+    assert REDACTION.secret_values(message) == {"t0ps3cret"}
 
 
 def test_description_tells_what_was_set():
@@ -45,7 +47,7 @@ def test_description_tells_what_was_set():
         volume_capabilities=[capability],
         parameters={"a": "b"},
     )
-    assert redact.describe(message) == {
+    assert REDACTION.describe(message) == {
         "name": "pvc-1",
         "capacity_range": {"required_bytes": 5},
         "volume_capabilities": [{"mount": {}, "access_mode": {"mode": "SINGLE_NODE_WRITER"}}],
@@ -65,8 +67,8 @@ def test_description_tells_what_was_set():
 )
 def test_secrets_are_taken_out_of_a_text(secrets, text):
     """A secret is found as it is, as repr writes it, and before another one that it contains."""
-    scrubbed = redact.scrub(text, frozenset(secrets))
-    assert scrubbed.replace("'", "") == f"login {redact.REDACTED} failed"
+    scrubbed = scrub(text, frozenset(secrets))
+    assert scrubbed.replace("'", "") == f"login {REDACTED} failed"
 
 
 def test_table_names_fields_that_exist():
