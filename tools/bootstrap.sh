@@ -6,6 +6,8 @@
 #   tools/bootstrap.sh lock    pin again what pyproject.toml asks for: locks/*.txt
 #   tools/bootstrap.sh uv      print the path of the pinned uv, installed on first use
 #   tools/bootstrap.sh go      print the path of the pinned Go, likewise (for tools/gotools.py)
+#   tools/bootstrap.sh compiler
+#                              print the path of a C compiler, likewise (for tools/lab_uml_registers.py)
 #
 # As root it installs what is missing by apt and says so; as anybody else it names the command to run.
 # KATACSI_CACHE    where downloads and built tools live (default ~/.cache/katacsi)
@@ -69,6 +71,15 @@ ensure_tools() {
         [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
     done < <(storage_tools)
     [ ${#missing[@]} = 0 ] || install_packages "storage tools are missing" "${missing[@]}"
+}
+
+# Print the path of a C compiler that finds the C library's headers, which Debian has in a package of their own.
+compiler() {
+    local found
+    compiles() { found=$(command -v cc) && "$found" -E -x c - <<<'#include <stdlib.h>' >/dev/null 2>&1; }
+    compiles || install_packages "no working C compiler found" gcc libc6-dev
+    compiles || die "$(command -v cc || echo cc) cannot compile: reinstall gcc and libc6-dev"
+    printf '%s\n' "$found"
 }
 
 # --- python and uv ------------------------------------------------------------------------------------------
@@ -233,5 +244,6 @@ case ${1:-} in
     lock) refresh_locks ;;
     uv) uv ;;
     go) go ;;
+    compiler) compiler ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; echo; exit 2 ;;
 esac

@@ -4,6 +4,7 @@
     python tools/lab.py run -- .venv/bin/python -m pytest tests/lab/inside
     python tools/lab.py run --disk 1G --disk 1G -- bash -c 'vgcreate vg /dev/ubda /dev/ubdb && vgs'
     python tools/lab.py prepare      # fetch what it needs, and print where that is
+    python tools/lab.py engine       # print what boots it here, and why
 
 The machine is user-mode Linux: a kernel that is a process of this machine, needs no KVM and is up in seconds.
 Its root is this machine's: every path is the same and readable, and what it writes stays in its memory. Only
@@ -22,8 +23,15 @@ import signal
 import sys
 from pathlib import Path
 
+import lab_engines
 import lab_packages
-from lab_machine import MACHINE_FAILED, Machine
+from lab_machine import Machine
+from lab_packages import Unavailable
+
+TIME_WAS_UP = 124  # as timeout(1) has it
+MACHINE_FAILED = 125
+#: Of a failed machine's log.
+SHOWN = 4000
 
 
 def size_bytes(text: str) -> int:
@@ -54,6 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("prepare", help="fetch what the lab needs, and print where that is")
+    verbs.add_parser("engine", help="print what boots its machines here, and why")
     run = verbs.add_parser("run", help="run a command in it: run [option …] -- command …")
     run.add_argument("--disk", type=disk, action="append", default=[], help="an empty disk: 1G; or a file")
     run.add_argument("--share", type=Path, action="append", default=[], help="a folder it may write to")
@@ -70,7 +79,11 @@ def main() -> int:
         if asked.verb == "prepare":
             print(lab_packages.guest_tree())
             return 0
-        return Machine(
+        choice = lab_engines.choose()
+        if asked.verb == "engine":
+            print(f"{choice.engine.name}: {choice.why}")
+            return 0
+        machine = Machine(
             command=asked.command,
             disks=tuple(asked.disk),
             shared=tuple(asked.share),
@@ -78,10 +91,17 @@ def main() -> int:
             udev=asked.udev,
             memory=asked.memory,
             timeout_s=asked.timeout,
-        ).run()
-    except lab_packages.Unavailable as error:
+        )
+        result = machine.boot(choice.engine)
+    except Unavailable as error:
         print(f"lab: {error}", file=sys.stderr)
         return MACHINE_FAILED
+    if result.status is not None:
+        return result.status
+    fault = "failed" if result.in_time else f"was ended after {asked.timeout:.0f} s"
+    log = result.log[-SHOWN:].rstrip()
+    print(f"lab: the machine {fault}; the end of its log:\n{log}", file=sys.stderr)
+    return MACHINE_FAILED if result.in_time else TIME_WAS_UP
 
 
 if __name__ == "__main__":

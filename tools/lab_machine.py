@@ -11,23 +11,31 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lab_packages
-import lab_uml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lab_uml import UserModeLinux
+
 TOOLS = Path(__file__).resolve().parent
-TIME_WAS_UP = 124  # as timeout(1) has it
-MACHINE_FAILED = 125
 #: On a disk: the files behind the machine's disks may become large, and /tmp may be memory.
 RUNS = Path("/var/tmp")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a machine."""
+
+    status: int | None
+    """The command's exit code; None when the machine ended before the command."""
+    in_time: bool
+    log: str
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,8 @@ class Machine:
     memory: int = 2 << 30
     timeout_s: float = 600
 
-    def run(self) -> int:
-        """Boot, run the command with its output on our standard output, and return its exit code.
+    def boot(self, engine: UserModeLinux) -> Result:
+        """Boot and run the command with its output on our standard output.
 
         Raises:
             lab_packages.Unavailable: there is no kernel to boot.
@@ -57,13 +65,11 @@ class Machine:
             # hostfs writes as us: into a folder of nobody else.
             (folder / "settings").write_text(self._settings(tree), "utf-8")
             shutil.copy(TOOLS / "lab_init.sh", folder / "init")
-            in_time = lab_uml.boot(tree, folder, self._disk_files(folder), self.memory, self.timeout_s)
+            in_time = engine.boot(tree, folder, self._disk_files(folder), self.memory, self.timeout_s)
+            status = None
             with contextlib.suppress(OSError, ValueError):
-                return int((folder / "status").read_text("utf-8"))
-            log = (folder / "log").read_text("utf-8", "replace")
-        fault = "failed" if in_time else f"was ended after {self.timeout_s:.0f} s"
-        print(f"lab: the machine {fault}; the end of its log:\n{log[-4000:].rstrip()}", file=sys.stderr)
-        return MACHINE_FAILED if in_time else TIME_WAS_UP
+                status = int((folder / "status").read_text("utf-8"))
+            return Result(status, in_time, (folder / "log").read_text("utf-8", "replace"))
 
     def _disk_files(self, folder: Path) -> list[Path]:
         """Return the files behind the disks; those of empty ones are made in the folder."""

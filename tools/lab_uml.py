@@ -17,34 +17,55 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 
-def boot(tree: Path, folder: Path, disks: list[Path], memory: int, timeout_s: float) -> bool:
-    """Run a machine until it is off, its command's output on our standard output.
+@dataclass(frozen=True)
+class UserModeLinux:
+    """The engine."""
 
-    Return whether that was in time. Whatever comes, no process of it is left afterwards.
-    """
-    _stay_on_one_processor()
-    output, console = os.pipe()
-    with (folder / "log").open("wb") as chatter:
-        kernel = subprocess.Popen(
-            [*_arguments(tree, folder, disks, memory), f"con1=null,fd:{console}"],
-            env=_environment(folder),
-            stdin=subprocess.DEVNULL,
-            stdout=chatter,
-            stderr=chatter,
-            pass_fds=[console],
-            start_new_session=True,
-        )
-    os.close(console)
-    try:
-        return _pass_on(output, kernel, time.monotonic() + timeout_s)
-    finally:
-        os.close(output)
-        # Its helpers and its processes' stubs are in its group. Not reaped yet, it still owns the number.
-        os.killpg(kernel.pid, signal.SIGKILL)
-        kernel.wait()
+    preloaded: Path | None = None
+    """A library without which it does not run on this processor."""
+    name: ClassVar = "uml"
+
+    def boot(self, tree: Path, folder: Path, disks: list[Path], memory: int, timeout_s: float) -> bool:
+        """Run a machine until it is off, its command's output on our standard output.
+
+        Return whether that was in time. Whatever comes, no process of it is left afterwards.
+        """
+        _stay_on_one_processor()
+        output, console = os.pipe()
+        with (folder / "log").open("wb") as chatter:
+            kernel = subprocess.Popen(
+                [*_arguments(tree, folder, disks, memory), f"con1=null,fd:{console}"],
+                env=self._environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=chatter,
+                stderr=chatter,
+                pass_fds=[console],
+                start_new_session=True,
+            )
+        os.close(console)
+        try:
+            return _pass_on(output, kernel, time.monotonic() + timeout_s)
+        finally:
+            os.close(output)
+            # Its helpers and its processes' stubs are in its group. Not reaped yet, it still owns the number.
+            os.killpg(kernel.pid, signal.SIGKILL)
+            kernel.wait()
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        """Return the kernel's environment; TMPDIR is where its memory lies, a file that grows."""
+        not_ours = {"TMPDIR", "TMP", "TEMP", "LD_PRELOAD"}
+        environment = {name: value for name, value in os.environ.items() if name not in not_ours}
+        if self.preloaded:
+            environment["LD_PRELOAD"] = str(self.preloaded)
+        # A container's /dev/shm is often of 64 MiB; the kernel would die at the first page that does not fit.
+        if not Path("/dev/shm").is_dir() or shutil.disk_usage("/dev/shm").free < 1 << 30:
+            environment["TMPDIR"] = str(folder)
+        return environment
 
 
 def _stay_on_one_processor() -> None:
@@ -78,15 +99,6 @@ def _pass_on(output: int, kernel: subprocess.Popen[bytes], end: float) -> bool:
             return True
         elif time.monotonic() > end:
             return False
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Return the kernel's environment: TMPDIR is where its memory lies, a file that grows as it is used."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"TMPDIR", "TMP", "TEMP"}}
-    # A container's /dev/shm is often of 64 MiB; the kernel would die at the first page that does not fit.
-    if not Path("/dev/shm").is_dir() or shutil.disk_usage("/dev/shm").free < 1 << 30:
-        environment["TMPDIR"] = str(folder)
-    return environment
 
 
 def _arguments(tree: Path, folder: Path, disks: list[Path], memory: int) -> list[str]:

@@ -43,7 +43,7 @@ SHORT_S = 10
 def why_not() -> str:
     """Return why there is no lab on this machine; empty when there is one."""
     answer = subprocess.run(
-        [sys.executable, LAB, "prepare"],
+        [sys.executable, LAB, "engine"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
