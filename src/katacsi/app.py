@@ -30,7 +30,8 @@ from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import HostError, SettingsError
 from katacsi.host import command, offloop
-from katacsi.metrics import Metrics, serve_metrics
+from katacsi.metrics import Metrics
+from katacsi.metrics_page import serve_metrics
 from katacsi.model import MAX_NAME_BYTES
 from katacsi.rpc.interceptor import Interceptor
 from katacsi.rpc.server import DrainingServer
