@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi.doctor.driver import DRIVER
 from katacsi.doctor.kata import KATA
+from katacsi.doctor.kata_disks import DISKS
 from katacsi.doctor.kata_keys import KEYS
 from katacsi.doctor.kernel import KERNEL
 from katacsi.doctor.kubelet import KUBELET
@@ -16,6 +17,7 @@ from katacsi.doctor.pools import POOLS
 from katacsi.doctor.record_root import RECORD_ROOT
 from katacsi.doctor.records import RECORDS
 from katacsi.doctor.runtimes import HANDLERS
+from katacsi.doctor.shims import SHIMS
 from katacsi.findings import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
     from katacsi.findings import Check
 
 #: In the order in which they are shown; checks of one group stand together.
-CHECKS: Final[tuple[Check[Judge], ...]] = tuple(
-    check
-    for part in (HANDLERS, KATA, KEYS, RECORD_ROOT, RECORDS, DRIVER, KERNEL, KUBELET, POOLS, LOOPFILE, LVM)
-    for check in part.all
+_PARTS: Final = (
+    *(HANDLERS, KATA, SHIMS, KEYS, DISKS),
+    *(RECORD_ROOT, RECORDS),
+    *(DRIVER, KERNEL, KUBELET),
+    *(POOLS, LOOPFILE, LVM),
 )
+CHECKS: Final[tuple[Check[Judge], ...]] = tuple(check for part in _PARTS for check in part.all)
 
 
 def examine(node: Node) -> list[Finding]:

@@ -1,7 +1,4 @@
-"""Kata's configurations: where they lie, which of them handlers use, and whether they can be used.
-
-Versions are from the history of kata-containers; docs/kata-contract.md has the reasons.
-"""
+"""Kata's configurations: where they lie, which of them handlers use, and whether they can be used."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from katacsi.doctor import kataconfig, runtimes, shims
-from katacsi.doctor.kataconfig import Flavour, KataConfiguration
-from katacsi.findings import Checks, Harm, Unread, failure, note, ok, unknown, warning
+from katacsi.doctor.kataconfig import Flavour, KataConfiguration, failed
+from katacsi.findings import Checks, Harm, Unread, note, ok, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,54 +180,3 @@ def configuration(node: Node) -> Iterator[Result]:
             f"{len(node.kata.unused)} that no handler uses were not judged, such as {node.kata.unused[0]}",
             "to judge one, name it by --kata-config",
         )
-
-
-@KATA.add(
-    "kata-version",
-    "Kata's version",
-    Harm.DATA,
-    "Before 2.5.0 records were looked for under another name. runtime-rs ignores mount options before 4.0.0 "
-    "and cannot mount read-only direct volumes before 4.1.0.",
-)
-def version(node: Node) -> Iterator[Result]:
-    """Compare versions."""
-    for one in usable(node):
-        release = one.release
-        if release is None:
-            yield unknown(
-                one.name,
-                one.version_problem or f"version {one.version!r} is not understood",
-                "ask the shim: containerd-shim-kata-v2 --version (2.5.0 or newer is needed)",
-                harm=Harm.NONE,
-            )
-        elif release < (2, 5):
-            yield failed(one, f"Kata {one.version} names records otherwise", "update Kata to 2.5.0 or newer")
-        elif one.flavour is Flavour.RUST and release < (4, 0):
-            yield warning(
-                one.name,
-                f"runtime-rs {one.version} ignores the mount options of direct volumes, and fails read-only "
-                "ones",
-                "update Kata to 4.1.0 or newer",
-                Harm.PODS,
-            )
-        elif one.flavour is Flavour.RUST and release < (4, 1):
-            yield warning(
-                one.name,
-                f"runtime-rs {one.version} cannot mount read-only direct volumes",
-                "update Kata to 4.1.0 or newer, or do not use them read-only",
-                Harm.PODS,
-            )
-        else:
-            yield ok(one.name, f"Kata {one.version}")
-
-
-def usable(node: Node) -> Iterator[KataConfiguration]:
-    """Give the configurations that make sense; of the others `kata-configuration` speaks."""
-    return (one for one in node.kata.configurations if not one.problem and one.hypervisor)
-
-
-def failed(one: KataConfiguration, fact: str, remedy: str) -> Result:
-    """Say what breaks; as long as no handler uses the configuration it can break nothing."""
-    if one.handlers or one.asked_for:
-        return failure(one.name, fact, remedy)
-    return warning(one.name, f"{fact} (no handler uses it)", remedy)

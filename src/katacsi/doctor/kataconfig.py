@@ -13,8 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from katacsi.findings import failure, warning
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.findings import Result
 
 
 class Flavour(enum.Enum):
@@ -29,11 +34,44 @@ _RUST_ONLY: Final = frozenset({"openvmm"})
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """A value, and where it is written; `file` is empty for a default."""
+class Written:
+    """A value, and the file that it is written in."""
 
     value: object
-    file: str = ""
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What counts for a key, written or by default.
+
+    Attributes:
+        section: such as `hypervisor.qemu`.
+        key: its name there.
+        value: what the shim takes.
+        file: where it is written; empty for a default.
+        configuration: the path of the configuration, to which drop-ins belong.
+    """
+
+    section: str
+    key: str
+    value: object
+    file: str
+    configuration: str
+
+    @property
+    def place(self) -> str:
+        """Where it is, or would be, written, and the value."""
+        where = f"[{self.section}] {self.key} = {_toml(self.value)}"
+        return f"{self.file}: {where}" if self.file else f"{self.configuration}: {where} (by default)"
+
+    def remedy(self, value: object) -> str:
+        """Say where to write another value."""
+        wanted = f"{self.key} = {_toml(value)}"
+        if self.file and self.file != self.configuration:
+            return f"set {wanted} in {self.file}"
+        folder = PurePosixPath(self.configuration).parent / "config.d"
+        return f"write a file {folder}/60-katacsi.toml: [{self.section}] {wanted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +82,7 @@ class KataConfiguration:
         path: the file, links followed.
         flavour: whose it is; `None`: it cannot be told.
         hypervisor: its name as in `[hypervisor.NAME]`; empty when there is none.
-        settings: every key by its dotted path.
+        settings: every key that is written, by its dotted path.
         problem: why it cannot be used; empty: it can. A shim that meets the same fails its pods.
         unread: `problem` is ours (a permission), and says nothing of the shim.
         handlers: the runtime handlers that use it.
@@ -55,7 +93,7 @@ class KataConfiguration:
     path: str
     flavour: Flavour | None = None
     hypervisor: str = ""
-    settings: Mapping[str, Setting] = field(default_factory=dict)
+    settings: Mapping[str, Written] = field(default_factory=dict)
     problem: str = ""
     unread: bool = False
     handlers: tuple[str, ...] = ()
@@ -79,26 +117,12 @@ class KataConfiguration:
         """The version as numbers; `None` when it is not known."""
         return numbers(self.version)
 
-    def of_hypervisor(self, key: str, default: object) -> Setting:
-        """Give a key of the hypervisor's section, or the runtime's own default."""
-        return self.settings.get(f"hypervisor.{self.hypervisor}.{key}", Setting(default))
-
-    def get(self, key: str, default: object) -> Setting:
-        """Give a key by its dotted path, or the runtime's own default."""
-        return self.settings.get(key, Setting(default))
-
-    def remedy(self, key: str, value: object, setting: Setting) -> str:
-        """Say where to write another value of a key of the hypervisor's section."""
-        wanted = f"{key} = {_toml(value)}"
-        if setting.file and setting.file != self.path:
-            return f"set {wanted} in {setting.file}"
-        folder = PurePosixPath(self.path).parent / "config.d"
-        return f"write a file {folder}/60-katacsi.toml: [hypervisor.{self.hypervisor}] {wanted}"
-
-    def place(self, key: str, setting: Setting) -> str:
-        """Say in words where a key of the hypervisor's section is, or would be, written."""
-        where = f"[hypervisor.{self.hypervisor}] {key} = {_toml(setting.value)}"
-        return f"{setting.file}: {where}" if setting.file else f"{self.path}: {where} (by default)"
+    def setting(self, key: str, default: object) -> Setting:
+        """Give what counts for a key of the hypervisor's section, or for one by its dotted path."""
+        path = key if "." in key else f"hypervisor.{self.hypervisor}.{key}"
+        section, _, name = path.rpartition(".")
+        written = self.settings.get(path, Written(default, ""))
+        return Setting(section, name, written.value, written.file, self.path)
 
 
 def numbers(version: str) -> tuple[int, ...] | None:
@@ -111,7 +135,7 @@ def numbers(version: str) -> tuple[int, ...] | None:
 
 def parsed(path: str, text: str, drop_ins: Sequence[tuple[str, str]]) -> KataConfiguration:
     """Read a configuration and its drop-ins, given as pairs of file and text, in the shim's order."""
-    settings: dict[str, Setting] = {}
+    settings: dict[str, Written] = {}
     for file, content in ((path, text), *drop_ins):
         try:
             tree = tomllib.loads(content)
@@ -119,13 +143,13 @@ def parsed(path: str, text: str, drop_ins: Sequence[tuple[str, str]]) -> KataCon
             return KataConfiguration(path, _of_path(path), problem=f"{file}: is not TOML: {error}")
         for key, value in _leaves(tree):
             if value == {}:  # an empty section says which hypervisor it is, too
-                settings.setdefault(key, Setting(value, file))
+                settings.setdefault(key, Written(value, file))
                 continue
             # A table that a later file puts in place of a value, and the reverse, hide what was there.
             settings = {
-                known: setting for known, setting in settings.items() if not known.startswith(f"{key}.")
+                known: written for known, written in settings.items() if not known.startswith(f"{key}.")
             }
-            settings[key] = Setting(value, file)
+            settings[key] = Written(value, file)
     hypervisor = _hypervisor(settings)
     return KataConfiguration(path, _flavour(path, hypervisor, settings), hypervisor, settings)
 
@@ -139,7 +163,7 @@ def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, obj
             yield name, value
 
 
-def _hypervisor(settings: Mapping[str, Setting]) -> str:
+def _hypervisor(settings: Mapping[str, Written]) -> str:
     chosen = settings.get("runtime.hypervisor_name")
     if chosen is not None and isinstance(chosen.value, str):
         return chosen.value
@@ -147,7 +171,7 @@ def _hypervisor(settings: Mapping[str, Setting]) -> str:
     return sections[0] if sections else ""
 
 
-def _flavour(path: str, hypervisor: str, settings: Mapping[str, Setting]) -> Flavour | None:
+def _flavour(path: str, hypervisor: str, settings: Mapping[str, Written]) -> Flavour | None:
     # runtime-rs chooses its runtime and its hypervisor by name; the Go runtime has neither key.
     if "runtime.name" in settings or "runtime.hypervisor_name" in settings or hypervisor in _RUST_ONLY:
         return Flavour.RUST
@@ -162,3 +186,27 @@ def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+# -- checks of configurations --------------------------------------------------------------------------
+
+
+def of_each(judge: Callable[[KataConfiguration, Node], Result | None]) -> Judge:
+    """Make a check of what judges one configuration.
+
+    Those that cannot be used are left out; of them `kata-configuration` speaks.
+    """
+
+    def judge_all(node: Node) -> Iterator[Result]:
+        for one in node.kata.configurations:
+            if not one.problem and one.hypervisor and (result := judge(one, node)) is not None:
+                yield result
+
+    return judge_all
+
+
+def failed(one: KataConfiguration, fact: str, remedy: str) -> Result:
+    """Say what breaks; as long as no handler uses the configuration it can break nothing."""
+    if one.handlers or one.asked_for:
+        return failure(one.name, fact, remedy)
+    return warning(one.name, f"{fact} (no handler uses it)", remedy)

@@ -1,4 +1,7 @@
-"""Kata's shims: where they lie, which configuration they take by themselves, which version they are."""
+"""Kata's shims: where they lie, which configuration they take by themselves, which version they are.
+
+Versions are from the history of kata-containers; docs/kata-contract.md has the reasons.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from katacsi.doctor import handlers as runtime
-from katacsi.doctor.kataconfig import Flavour
+from katacsi.doctor.kataconfig import Flavour, failed, of_each
 from katacsi.errors import KatacsiError
-from katacsi.findings import Unread
+from katacsi.findings import Checks, Harm, Unread, ok, unknown, warning
 from katacsi.host import command
 
 if TYPE_CHECKING:
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from katacsi.doctor.handlers import Handler
     from katacsi.doctor.hostfiles import HostFiles
     from katacsi.doctor.kataconfig import KataConfiguration
+    from katacsi.doctor.node import Judge, Node
+    from katacsi.findings import Result
+
+SHIMS: Final[Checks[Judge]] = Checks("Kata")
 
 #: What the configuration is named that a shim takes when it is told nothing.
 DEFAULT: Final = "configuration.toml"
@@ -108,3 +115,40 @@ async def _asked(files: HostFiles, program: str) -> str | Unread:
     said = completed.stdout.decode(errors="replace") + completed.stderr
     found = _SHIM_VERSION.search(said) or _VERSION.search(said)
     return found[found.re.groups] if found else Unread(f"{program} --version: names no version")
+
+
+@SHIMS.add(
+    "kata-version",
+    "Kata's version",
+    Harm.DATA,
+    "Before 2.5.0 records were looked for under another name. runtime-rs ignores mount options before 4.0.0 "
+    "and cannot mount read-only direct volumes before 4.1.0.",
+)
+@of_each
+def version(one: KataConfiguration, _: Node) -> Result:
+    """Compare versions."""
+    release = one.release
+    if release is None:
+        return unknown(
+            one.name,
+            one.version_problem or f"version {one.version!r} is not understood",
+            "ask the shim: containerd-shim-kata-v2 --version (2.5.0 or newer is needed)",
+            harm=Harm.NONE,
+        )
+    if release < (2, 5):
+        return failed(one, f"Kata {one.version} names records otherwise", "update Kata to 2.5.0 or newer")
+    if one.flavour is Flavour.RUST and release < (4, 0):
+        return warning(
+            one.name,
+            f"runtime-rs {one.version} ignores the mount options of direct volumes, and fails read-only ones",
+            "update Kata to 4.1.0 or newer",
+            Harm.PODS,
+        )
+    if one.flavour is Flavour.RUST and release < (4, 1):
+        return warning(
+            one.name,
+            f"runtime-rs {one.version} cannot mount read-only direct volumes",
+            "update Kata to 4.1.0 or newer, or do not use them read-only",
+            Harm.PODS,
+        )
+    return ok(one.name, f"Kata {one.version}")

@@ -39,7 +39,7 @@ async def test_drop_ins_lie_beside_the_file_that_a_link_leads_to(tmp_path, found
     trees.write(tmp_path, drop_in, "[hypervisor.qemu]\ndisable_block_device_use = false\n")
     trees.write(tmp_path, f"{trees.KATA}/config.d/99-not-read.toml", "[hypervisor.qemu\n")
     kata = await found(f"{trees.KATA}/configuration.toml")
-    setting = kata.configurations[0].of_hypervisor("disable_block_device_use", None)
+    setting = kata.configurations[0].setting("disable_block_device_use", None)
     assert (setting.value, setting.file) == (False, drop_in)
     assert kata.configurations[0].asked_for
 
@@ -149,7 +149,7 @@ async def test_drop_ins_that_are_symlinks(tmp_path, found):
         folder.mkdir(exist_ok=True)
         (folder / "60-mounted.toml").symlink_to("/etc/drop-in.toml")
     go, rust = (await found()).configurations
-    assert (go.problem, go.of_hypervisor("rootless", default=False).value) == ("", True)
+    assert (go.problem, go.setting("rootless", default=False).value) == ("", True)
     assert rust.problem.endswith("60-mounted.toml: is a symlink, which runtime-rs refuses in config.d")
 
 
