@@ -30,18 +30,10 @@ import load
 import pool_size
 import report
 import servers
-from client import TREE, Messages
+from client import Messages
 from load import Load
 from report import BARE, BARE_TUNED, IN_FLIGHT
 from scratch import Failure, filesystem_of, scratch
-
-sys.path.insert(0, str(TREE / "tools"))
-import gotools
-
-HOW_TO_GET_HOST_PATH = """\
-csi-driver-host-path is not here, so nothing is compared with it. To get it (it needs Go {go}):
-    git clone --depth 1 --branch {version} https://{module} host-path
-    KATACSI_SOURCE_HOSTPATHPLUGIN=$PWD/host-path make bench"""
 
 
 @dataclass
@@ -53,7 +45,7 @@ class Results:
         probe_ms: server to the times from exec to the first Probe.
         resident_mib: server to its memory when idle, before any load.
         sizes: what `pool_size.measure` gave.
-        host_path: the version of csi-driver-host-path, or why there is none.
+        host_path: which csi-driver-host-path it is; empty when there is none.
     """
 
     loads: dict[tuple[str, int], list[Load]] = field(default_factory=lambda: defaultdict(list))
@@ -81,17 +73,13 @@ def main() -> int:
     parser.add_argument("--output", choices=("table", "json"), default="table")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where on a disk (/var/tmp)")
     parser.add_argument("--against", type=Path, help="another tree of katacsi, measured in the same rounds")
-    parser.add_argument("--clients", action="store_true", help="compare the clients instead of the drivers")
+    parser.add_argument("--host-path", type=Path, help="csi-driver-host-path, built, to compare with as well")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 1.0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an end that cleans up, as Ctrl-C is
     try:
         require_machine(arguments.folder)
-        if arguments.clients:
-            import clients  # noqa: PLC0415 -- grpcio is loaded for this comparison only
-
-            return clients.main(arguments.folder)
         results = measure(arguments)
     except Failure as failure:
         print(f"bench: {failure}", file=sys.stderr)
@@ -122,15 +110,14 @@ def require_machine(folder: Path) -> None:
 
 def measure(wanted: argparse.Namespace) -> Results:
     """Measure everything."""
-    results = Results()
-    program = _host_path(results)
+    results = Results(host_path=host_path_version(wanted.host_path) if wanted.host_path else "")
     messages = Messages()
     with scratch(wanted.folder) as home:
         drivers = [servers.katacsi(home)]
         if wanted.against:
             drivers.append(servers.katacsi(home, report.OTHER, wanted.against.resolve()))
-        if program:
-            drivers.append(servers.host_path(home, program))
+        if wanted.host_path:
+            drivers.append(servers.host_path(home, wanted.host_path.resolve()))
         for number in range(wanted.rounds):
             _say(f"round {number + 1} of {wanted.rounds}")
             _round(results, drivers, messages, wanted.seconds, home / f"bare-{number}", turn=number)
@@ -221,22 +208,18 @@ def _joined(parts: list[dict]) -> Load:
     return whole
 
 
-def _host_path(results: Results) -> Path | None:
-    """Give csi-driver-host-path, built if need be; without it the rest is measured."""
-    tool = gotools.TOOLS["hostpathplugin"]
+def host_path_version(program: Path) -> str:
+    """Give what csi-driver-host-path says of its version.
+
+    Raises:
+        Failure: it cannot be run.
+    """
     try:
-        program = gotools.tool_path(tool.name)
-    except gotools.Unavailable:
-        go = ".".join(map(str, tool.go))
-        results.host_path = HOW_TO_GET_HOST_PATH.format(go=go, version=tool.version, module=tool.module)
-        return None
-    version = tool.version
-    if tool.source:
-        command = ["git", "-C", tool.source, "describe", "--tags", "--always", "--dirty"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        version = answer.stdout.strip() or "of a source tree"
-    results.host_path = version
-    return program
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Failure(f"--host-path {program}: cannot be run ({error}); name the built program") from error
+    _, _, version = answer.stdout.strip().partition(" ")  # "hostpathplugin v1.18.0"
+    return version or "of an unknown version"
 
 
 def _say(text: str) -> None:

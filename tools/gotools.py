@@ -6,16 +6,12 @@
 
 A program is built once from its pinned Go module into `<cache>/gotools/<name>-<version>/<name>`; the cache is
 `$KATACSI_CACHE`, by default `~/.cache/katacsi`. Standard library only: this runs before there is a venv.
-
-Where a module cannot be had from the Go module proxy, `KATACSI_SOURCE_<NAME>=<checkout>` (for example
-`KATACSI_SOURCE_HOSTPATHPLUGIN`) names a source tree of that program to build instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -54,19 +50,9 @@ class GoTool:
     """The variable that `--version` prints, stamped at link time."""
 
     @property
-    def source(self) -> Path | None:
-        """The checkout to build from, when the environment names one."""
-        named = os.environ.get("KATACSI_SOURCE_" + self.name.upper().replace("-", "_"))
-        return Path(named).resolve() if named else None
-
-    @property
     def path(self) -> Path:
         """Where the built program is, or will be."""
-        label = self.version
-        if self.source:
-            # A checkout has no version of its own; its path keeps it apart from the pinned build.
-            label = "source-" + hashlib.sha256(str(self.source).encode()).hexdigest()[:8]
-        return CACHE / "gotools" / f"{self.name}-{label}" / self.name
+        return CACHE / "gotools" / f"{self.name}-{self.version}" / self.name
 
 
 TOOLS = {
@@ -80,14 +66,6 @@ TOOLS = {
             go=(1, 25),
             version_variable="main.VERSION",
         ),
-        GoTool(
-            name="hostpathplugin",
-            module="github.com/kubernetes-csi/csi-driver-host-path",
-            version="v1.18.0",
-            package="./cmd/hostpathplugin",
-            go=(1, 26),
-            version_variable="main.version",
-        ),
     )
 }
 
@@ -99,11 +77,10 @@ def tool_path(name: str) -> Path:
         Unavailable: no Go, no module, or it does not compile.
     """
     tool = TOOLS[name]
-    if tool.path.exists() and not tool.source:
+    if tool.path.exists():
         return tool.path
     with _alone(tool.path.parent):
-        # The process that held the lock may have built it. A checkout changes, so it is always built again.
-        if tool.source or not tool.path.exists():
+        if not tool.path.exists():  # the process that held the lock may have built it
             _build(tool)
     return tool.path
 
@@ -123,9 +100,8 @@ def _build(tool: GoTool) -> None:
     go = find_go(tool.go)
     home = tool.path.parent
     with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
-        source = tool.source or _module(go, tool, Path(scratch))
         # In the module's own folder: `go install module@version` refuses modules with replace lines.
-        version = "source" if tool.source else tool.version
+        source = _module(go, tool, Path(scratch))
         built = Path(scratch) / "out" / tool.name
         _run(
             [
@@ -133,7 +109,7 @@ def _build(tool: GoTool) -> None:
                 "build",
                 "-trimpath",
                 "-buildvcs=false",
-                f"-ldflags=-s -w -X '{tool.version_variable}={version}'",
+                f"-ldflags=-s -w -X '{tool.version_variable}={tool.version}'",
                 "-o",
                 str(built),
                 tool.package,
@@ -143,7 +119,7 @@ def _build(tool: GoTool) -> None:
         )
         shutil.rmtree(home, ignore_errors=True)
         built.parent.rename(home)
-    print(f"gotools: built {tool.name} {version} in {time.monotonic() - started:.0f} s", file=sys.stderr)
+    print(f"gotools: built {tool.name} {tool.version} in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 def _module(go: str, tool: GoTool, scratch: Path) -> Path:
@@ -162,10 +138,9 @@ def _module(go: str, tool: GoTool, scratch: Path) -> Path:
     except ValueError:
         facts = {"Error": answer.stderr.strip() or f"exit code {answer.returncode}"}
     if "Dir" not in facts:
-        variable = "KATACSI_SOURCE_" + tool.name.upper().replace("-", "_")
         raise Unavailable(
-            f"{tool.module}@{tool.version} cannot be downloaded; "
-            f"set {variable} to a checkout of it to build from. Go said: {facts.get('Error', 'nothing')}"
+            f"{tool.module}@{tool.version} cannot be downloaded; see that the Go module proxy (GOPROXY) "
+            f"can be reached, and run it again. Go said: {facts.get('Error', 'nothing')}"
         )
     copy = scratch / "module"
     shutil.copytree(facts["Dir"], copy, copy_function=shutil.copyfile)

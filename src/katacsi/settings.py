@@ -28,8 +28,7 @@ _NOT_SETTINGS = (
     "KATACSI_COUNTS",
     "KATACSI_PYTHON",
     "KATACSI_REQUIRE",
-    "KATACSI_SOURCE_",
-    "KATACSI_TEST_FOLDER",
+    "KATACSI_TEST_",
 )
 
 Model = TypeVar("Model", bound=BaseModel)

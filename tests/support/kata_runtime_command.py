@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stand for `kata-runtime direct-volume add|remove`, whose own code no registry serves.
 
-It does what Kata's package does, step by step, so that it can be killed between them; the vectors of
-tools/kata_vectors.py say whether it still does, and tests/host/test_kata_compat.py runs the real command.
+It does what Kata's package does, step by step, so that it can be killed between them; it is held to the
+vectors (support.kata_vectors), and where the real command is named, it is too (host/test_kata_runtime.py).
 `KATA_ROOT` replaces Kata's root of records. `KATA_DIES`, one of "folder" and "torn", ends it by SIGKILL after
 that step; `KATA_PAUSES` are the seconds that it rests after each. Source: runtime/pkg/direct-volume/utils.go.
 """

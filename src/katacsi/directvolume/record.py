@@ -2,7 +2,7 @@
 
 The bytes are those of Go's encoding/json for Kata's `MountInfo`, and a record that is read here means the
 same to both runtimes (see `reading`). Source: kata-containers, runtime/pkg/direct-volume/utils.go and
-libs/kata-types/src/mount.rs; tools/kata_vectors.py asks them.
+libs/kata-types/src/mount.rs; tests/vectors keeps what they answered.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """Records handed over by `kata-runtime direct-volume`: its work is looked at, and mended."""
 
-import json
-import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,50 +11,24 @@ from katacsi.directvolume.names import RECORD_FILE, entry_name
 from katacsi.directvolume.record import DirectVolumeRecord
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import CorruptRecord, HostError, SettingsError, VolumeInUse
-from support import kata_runtime_command
+from support import kata_runtime_command, kata_vectors
 
 COMMAND = Path(kata_runtime_command.__file__)
-VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "kata-direct-volume.json"
 RECORD = DirectVolumeRecord("/dev/katacsi", "ext4", ("noatime",), 1000, "OnRootMismatch")
 OTHER = DirectVolumeRecord("/dev/loop8", "xfs")
 
-STORIES = [
-    story
-    for story in json.loads(VECTORS.read_text())["stories"]
-    if all(step["do"] in ("add", "remove") for step in story["steps"])
-]
 
-
-def modes(root):
-    """Give what the vectors tell of a root."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        mode = f"{stat.S_IMODE(path.stat().st_mode):04o}"
-        found[str(path.relative_to(root))] = f"{mode} {path.read_text()}" if path.is_file() else mode
-    return found
-
-
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story["name"])
+@pytest.mark.parametrize("story", kata_vectors.BY_COMMAND, ids=kata_vectors.why)
 def test_the_stand_in_does_what_katas_command_does(story, tmp_path):
-    """Kata's own package has told these stories to tools/kata_vectors.py."""
+    """Kata's own package answered these calls so."""
     root = tmp_path / "root"
-    succeeded = []
-    for step in story["steps"]:
-        arguments = ["--volume-path", step["path"], "--mount-info", step.get("text", "")]
-        answer = subprocess.run(
-            [sys.executable, COMMAND, "direct-volume", step["do"], *arguments],
-            env={"KATA_ROOT": str(root)},
-            capture_output=True,
-            check=False,
-        )
-        succeeded.append({"ok": answer.returncode == 0})
-    assert succeeded == story["go"]["answers"]
-    assert (modes(root) if root.exists() else None) == story["go"]["tree"]
+    command = [sys.executable, str(COMMAND)]
+    assert kata_vectors.told(story, command, root, {"KATA_ROOT": str(root)}) == story["go"], story["why"]
 
 
 def test_there_are_stories():
     """Or the test above would say nothing."""
-    assert len(STORIES) >= 4
+    assert len(kata_vectors.BY_COMMAND) >= 4
 
 
 @pytest.fixture
@@ -76,11 +47,14 @@ async def test_a_record_is_added_and_removed_by_the_command(kata_runtime, root, 
     writer = kata_runtime()
     await writer.add(target, RECORD)
     entry = entry_name(target)
-    assert modes(root) == {entry: "0700", f"{entry}/{RECORD_FILE}": f"0600 {RECORD.to_json().decode()}"}
+    assert kata_vectors.tree(root) == {
+        entry: "0700",
+        f"{entry}/{RECORD_FILE}": f"0600 {RECORD.to_json().decode()}",
+    }
     assert await writer.read(target) == RECORD
     assert await writer.remove(target)
     assert not await writer.remove(target)
-    assert modes(root) == {}
+    assert kata_vectors.tree(root) == {}
 
 
 async def test_the_same_record_again_calls_nothing(kata_runtime, root, target, tmp_path):
@@ -99,7 +73,7 @@ async def test_what_a_killed_command_leaves_is_cleared(kata_runtime, root, targe
     """runtime-rs fails all containers of a target with half a record, or with a folder that has none."""
     with pytest.raises(HostError, match="SIGKILL"):
         await kata_runtime(dies=dies).add(target, RECORD)
-    assert modes(root) == {}
+    assert kata_vectors.tree(root) == {}
     await kata_runtime().add(target, RECORD)
     assert await kata_runtime().read(target) == RECORD
 
@@ -128,7 +102,7 @@ async def test_half_a_record_is_mended_by_the_retry(kata_runtime, target):
 async def test_half_a_record_can_be_removed(kata_runtime, root, target):
     """The other way out: the kubelet gives up."""
     assert await kata_runtime().remove(target)
-    assert modes(root) == {}
+    assert kata_vectors.tree(root) == {}
 
 
 @pytest.mark.usefixtures("torn")

@@ -1,8 +1,6 @@
-"""Names, bytes and readings against the answers of Kata's own code, kept by tools/kata_vectors.py."""
+"""Names, bytes and readings against the answers that Kata's own code gave; each case says why it is there."""
 
 import base64
-import json
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +9,7 @@ from katacsi.directvolume.record import DirectVolumeRecord
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import CorruptRecord, InvalidRequest
 from support.kata_runtime import records
-
-TREE = Path(__file__).resolve().parents[3]
-VECTORS = json.loads((TREE / "tests" / "vectors" / "kata-direct-volume.json").read_text())
+from support.kata_vectors import VECTORS, why
 
 
 def text_of(vector):
@@ -40,7 +36,7 @@ def made_of(fields):
     )
 
 
-@pytest.mark.parametrize("vector", VECTORS["names"], ids=lambda vector: vector["path"][:20])
+@pytest.mark.parametrize("vector", VECTORS["names"], ids=why)
 def test_an_entry_has_the_name_that_kata_gives_it(vector):
     """And where Kata cannot, because the name is too long for a file system, neither do we."""
     assert vector["go"] == vector["rust"]
@@ -51,13 +47,13 @@ def test_an_entry_has_the_name_that_kata_gives_it(vector):
         assert entry_name(vector["path"]) == vector["go"]
 
 
-@pytest.mark.parametrize("vector", VECTORS["written"], ids=lambda vector: vector["text"][-40:])
+@pytest.mark.parametrize("vector", VECTORS["written"], ids=why)
 def test_a_record_has_the_bytes_that_go_writes(vector):
     """Byte for byte, escapes too."""
     assert made_of(vector["record"]).to_json() == vector["text"].encode()
 
 
-@pytest.mark.parametrize("vector", VECTORS["read"], ids=lambda vector: ascii(text_of(vector))[2:60])
+@pytest.mark.parametrize("vector", VECTORS["read"], ids=why)
 def test_a_record_is_read_only_where_both_runtimes_read_the_same(vector):
     """What we take for a record is one to both; what one of them misreads is corrupt."""
     if vector["go"] == vector["rust"] is not None and not is_no_group(vector["rust"]):
@@ -67,7 +63,7 @@ def test_a_record_is_read_only_where_both_runtimes_read_the_same(vector):
             DirectVolumeRecord.from_json(text_of(vector), "mountInfo.json")
 
 
-@pytest.mark.parametrize("vector", VECTORS["read"], ids=lambda vector: ascii(text_of(vector))[2:60])
+@pytest.mark.parametrize("vector", VECTORS["read"], ids=why)
 def test_the_stand_in_reads_what_kata_reads(vector):
     """The guest tier's runtimes, which go by these readers, are as lenient and as strict as Kata's."""
     assert fields_read(records.go_parse, text_of(vector)) == vector["go"]
@@ -91,6 +87,13 @@ def test_the_vectors_hold_both_kinds():
     assert sum(vector["go"] == vector["rust"] != None for vector in read) >= 10  # noqa: E711 -- JSON's null
     assert sum(vector["go"] is not None and vector["rust"] is None for vector in read) >= 10
     assert sum(vector["go"] is None and vector["rust"] is not None for vector in read) >= 1
+
+
+def test_every_case_says_why_it_is_one():
+    """What a case is for is all that a reader has when it fails; it is the name of its test."""
+    for kind in ("names", "written", "read", "stories"):
+        reasons = [why(case) for case in VECTORS[kind]]
+        assert len(set(reasons)) == len(reasons)
 
 
 async def test_sandbox_ids_are_found_where_kata_leaves_them(tmp_path):
