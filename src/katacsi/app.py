@@ -144,7 +144,7 @@ async def prove_handover(settings: Settings) -> None:
     handover = handover_of(settings)
     if isinstance(handover, KataRuntimeHandover):
         try:
-            await handover.prove()
+            await offloop.off_loop(handover.prove)
         except HostError as error:
             raise SettingsError(
                 f"direct_volume.kata_runtime: {error.message}; docs/kata-contract.md says what the command "

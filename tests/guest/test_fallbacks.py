@@ -116,7 +116,7 @@ async def test_the_path_is_too_long(node, volume, runtime, with_guard):
     assert refused.value.code == "INVALID_ARGUMENT"
     assert "189" in refused.value.message
     if with_guard:
-        await guard.ensure_guard(str(pvc.target), pvc.volume_id)
+        guard.ensure_guard(str(pvc.target), pvc.volume_id)
     with node.sandbox(runtime) as sandbox:
         assert_protected(sandbox.create(pvc.mount()), pvc.target, with_guard=with_guard)
     if with_guard:

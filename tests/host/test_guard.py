@@ -4,6 +4,7 @@ import asyncio
 import errno
 import stat
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -38,7 +39,7 @@ def tmpfs(target):
 
 async def test_a_guard_refuses_every_write(target):
     """What would have gone to the node's disk is EROFS, and nothing in it can be run or is a device."""
-    await guard.ensure_guard(str(target), VOLUME)
+    guard.ensure_guard(str(target), VOLUME)
     with pytest.raises(OSError, match="Read-only file system") as refusal:
         (target / "data").write_bytes(b"x")
     assert refusal.value.errno == errno.EROFS
@@ -48,79 +49,82 @@ async def test_a_guard_refuses_every_write(target):
     assert (found.fs_type, found.source) == ("tmpfs", f"katacsi:{VOLUME}")
     assert "size=4k" in found.super_options
     assert "ro" in found.super_options  # a remount of the mount point alone does not make it writable
-    await guard.remove_guard(str(target))
+    guard.remove_guard(str(target))
 
 
 async def test_a_guard_names_its_volume(target):
     """The mount is the proof of whose target this is; without one there is none."""
-    assert await guard.guard_of(str(target)) is None
-    await guard.ensure_guard(str(target), VOLUME)
-    assert await guard.guard_of(str(target)) == VOLUME
-    await guard.remove_guard(str(target))
-    assert await guard.guard_of(str(target)) is None
+    assert guard.guard_of(str(target)) is None
+    guard.ensure_guard(str(target), VOLUME)
+    assert guard.guard_of(str(target)) == VOLUME
+    guard.remove_guard(str(target))
+    assert guard.guard_of(str(target)) is None
 
 
 async def test_guards_do_not_stack(target):
     """A repeated publish finds the guard there."""
     for _ in range(3):
-        await guard.ensure_guard(str(target), VOLUME)
+        guard.ensure_guard(str(target), VOLUME)
     assert len(mount.at(target)) == 1
-    await guard.remove_guard(str(target))
+    guard.remove_guard(str(target))
     assert mount.at(target) == []
 
 
 async def test_removing_twice_is_removing_once(target):
     """No guard, and no target at all, is success; the folder is left for who made it."""
-    await guard.remove_guard(str(target))
-    await guard.ensure_guard(str(target), VOLUME)
-    await guard.remove_guard(str(target))
-    await guard.remove_guard(str(target))
+    guard.remove_guard(str(target))
+    guard.ensure_guard(str(target), VOLUME)
+    guard.remove_guard(str(target))
+    guard.remove_guard(str(target))
     assert list(target.iterdir()) == []
 
 
 async def test_another_volume_s_guard_stands(target):
     """A target belongs to one volume; the other one is named."""
-    await guard.ensure_guard(str(target), OTHER)
+    guard.ensure_guard(str(target), OTHER)
     with pytest.raises(VolumeInUse, match=OTHER):
-        await guard.ensure_guard(str(target), VOLUME)
-    assert await guard.guard_of(str(target)) == OTHER
-    await guard.remove_guard(str(target))
+        guard.ensure_guard(str(target), VOLUME)
+    assert guard.guard_of(str(target)) == OTHER
+    guard.remove_guard(str(target))
 
 
 async def test_what_others_mounted_stays(target, tmpfs):
     """Somebody's mount is named, neither covered nor taken away."""
     tmpfs()
-    for refused in (guard.ensure_guard(str(target), VOLUME), guard.remove_guard(str(target))):
+    for refused in (
+        partial(guard.ensure_guard, str(target), VOLUME),
+        partial(guard.remove_guard, str(target)),
+    ):
         with pytest.raises(VolumeInUse, match="tmpfs from somebody"):
-            await refused
+            refused()
     assert [found.source for found in mount.at(target)] == ["somebody"]
-    assert await guard.guard_of(str(target)) is None
+    assert guard.guard_of(str(target)) is None
 
 
 async def test_a_covered_guard_is_not_what_one_sees(target, tmpfs):
     """With somebody's mount on top, writes no longer meet the guard: that is no guarded target."""
-    await guard.ensure_guard(str(target), VOLUME)
+    guard.ensure_guard(str(target), VOLUME)
     tmpfs()
-    assert await guard.guard_of(str(target)) is None
+    assert guard.guard_of(str(target)) is None
     with pytest.raises(VolumeInUse, match="somebody"):
-        await guard.ensure_guard(str(target), VOLUME)
+        guard.ensure_guard(str(target), VOLUME)
     with pytest.raises(VolumeInUse, match="somebody"):
-        await guard.remove_guard(str(target))
+        guard.remove_guard(str(target))
     assert len(mount.at(target)) == 2
 
 
 async def test_a_guard_in_use_says_so(target):
     """A process that stands in the guard keeps it; once it left, removal succeeds."""
-    await guard.ensure_guard(str(target), VOLUME)
+    guard.ensure_guard(str(target), VOLUME)
     holder = await asyncio.create_subprocess_exec("sleep", "60", cwd=target)  # noqa: TID251 -- a tenant, no tool
     try:
         with pytest.raises(VolumeInUse):
-            await guard.remove_guard(str(target))
-        assert await guard.guard_of(str(target)) == VOLUME
+            guard.remove_guard(str(target))
+        assert guard.guard_of(str(target)) == VOLUME
     finally:
         holder.kill()
         await holder.wait()
-    await guard.remove_guard(str(target))
+    guard.remove_guard(str(target))
 
 
 async def test_a_symlink_is_no_target(target):
@@ -129,11 +133,11 @@ async def test_a_symlink_is_no_target(target):
     elsewhere.mkdir()
     target.symlink_to(elsewhere)
     with pytest.raises(InvalidRequest):
-        await guard.ensure_guard(str(target), VOLUME)
+        guard.ensure_guard(str(target), VOLUME)
     assert mount.at(elsewhere) == []
 
 
 async def test_no_other_driver_s_tmpfs_is_a_guard(target, tmpfs):
     """Only a tmpfs whose source begins with our word is one."""
     tmpfs("not-katacsi:v1")
-    assert await guard.guard_of(str(target)) is None
+    assert guard.guard_of(str(target)) is None

@@ -21,7 +21,7 @@ async def test_mounts_on_devices_of_either_sector_size(scratch, fs_type, sector_
     blockdevices.need(f"mkfs.{fs_type}")
     file = blockdevices.sparse_file(scratch / "image", 320 * MIB)
     with blockdevices.loop_device(file, sector_size=sector_size) as device:
-        await mkfs.make(device, fs_type, UUID, zeroed=True)
+        mkfs.make(device, fs_type, UUID, zeroed=True)
     for size in (512, 4096):
         with (
             blockdevices.loop_device(file, sector_size=size) as device,
@@ -39,7 +39,7 @@ async def test_making_again_on_a_device(scratch, fs_type):
     for _ in range(2):
         with blockdevices.loop_device(file) as device:
             for _ in range(2):
-                await mkfs.make(device, fs_type, UUID)
+                mkfs.make(device, fs_type, UUID)
                 assert superblock.read(device).uuid == UUID
             blockdevices.run("blkid", device)  # leaves a note in libblkid's cache
         blockdevices.sparse_file(file, 0)
@@ -58,7 +58,7 @@ async def test_nothing_of_a_volume_is_kept_on_the_node(scratch, zeroed):
         before = set(kept.iterdir())
         with blockdevices.loop_device(file) as device:
             for _ in range(2):
-                await mkfs.make(device, "ext4", UUID, zeroed=zeroed)
+                mkfs.make(device, "ext4", UUID, zeroed=zeroed)
         left = set(kept.iterdir()) - before
         for undo in left:
             undo.unlink()
@@ -75,7 +75,7 @@ async def test_a_thick_volume_stays_thick(scratch, fs_type):
     file = scratch / "image"
     blockdevices.run("fallocate", "-l", str(320 * MIB), file)
     with blockdevices.loop_device(file) as device:
-        await mkfs.make(device, fs_type, UUID)
+        mkfs.make(device, fs_type, UUID)
     assert file.stat().st_blocks * 512 >= 320 * MIB
 
 
@@ -85,11 +85,11 @@ async def test_a_mounted_device_is_refused(scratch, fs_type):
     blockdevices.need(f"mkfs.{fs_type}")
     file = blockdevices.sparse_file(scratch / "image", 320 * MIB)
     with blockdevices.loop_device(file) as device:
-        await mkfs.make(device, "ext4", UUID)
+        mkfs.make(device, "ext4", UUID)
         with blockdevices.mounted(device, scratch / "mount") as root:
             (root / "file").write_text("kept")
             with pytest.raises(command.CommandError):
-                await mkfs.make(device, fs_type, UUID)
+                mkfs.make(device, fs_type, UUID)
             assert (root / "file").read_text() == "kept"
         with blockdevices.mounted(device, scratch / "mount") as root:
             assert (root / "file").read_text() == "kept"

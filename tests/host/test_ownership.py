@@ -113,7 +113,7 @@ async def test_subvolumes_are_entered(scratch):
     blockdevices.need("mkfs.btrfs", "btrfs")
     file = blockdevices.sparse_file(scratch / "image", 128 * MIB)
     with blockdevices.loop_device(file) as device:
-        await mkfs.make(device, "btrfs", str(uuid.uuid4()))
+        mkfs.make(device, "btrfs", str(uuid.uuid4()))
         with blockdevices.mounted(device, scratch / "mount") as root:
             blockdevices.run("btrfs", "subvolume", "create", root / "sub")
             (root / "sub" / "file").write_text("")

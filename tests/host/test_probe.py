@@ -41,21 +41,21 @@ def device(file):
 
 async def test_nothing_on_a_blank_device(device):
     """A blank device that can be read is proven to hold no signature."""
-    assert await probe.signature(device) is None
+    assert probe.signature(device) is None
 
 
 async def test_nothing_on_a_tiny_device(scratch):
     """The ends of a device shorter than they usually are can be read, too."""
     with blockdevices.loop_device(blockdevices.sparse_file(scratch / "image", 8192)) as device:
-        assert await probe.signature(device) is None
+        assert probe.signature(device) is None
 
 
 @pytest.mark.parametrize("fs_type", mkfs.SUPPORTED)
 async def test_finds_filesystems(device, fs_type):
     """A filesystem is told with its type and UUID, as our own reader tells it."""
     blockdevices.need(f"mkfs.{fs_type}")
-    await mkfs.make(device, fs_type, UUID)
-    found = await probe.signature(device)
+    mkfs.make(device, fs_type, UUID)
+    found = probe.signature(device)
     assert (found.type, found.usage, found.uuid, found.pttype) == (fs_type, "filesystem", UUID, "")
     assert superblock.read(device).uuid == UUID
 
@@ -76,7 +76,7 @@ async def test_finds_what_is_no_filesystem_of_ours(device, offset, content, expe
         raw.write(SWAP_HEADER if expected.type == "swap" else b"")
         raw.seek(offset)
         raw.write(content)
-    found = await probe.signature(device)
+    found = probe.signature(device)
     assert found is not None
     assert (found.type, found.usage, found.pttype) == (expected.type, expected.usage, expected.pttype)
 
@@ -85,17 +85,17 @@ async def test_finds_what_is_no_filesystem_of_ours(device, offset, content, expe
 async def test_contradicting_signatures_are_an_error(device, file):
     """A device that two filesystems claim is left to a person."""
     blockdevices.need("mkfs.xfs")
-    await mkfs.make(device, "ext4", UUID)
+    mkfs.make(device, "ext4", UUID)
     with file.open("rb") as raw:
         raw.seek(1024)
         ext = raw.read(1024)
-    await mkfs.make(device, "xfs", UUID)
+    mkfs.make(device, "xfs", UUID)
     with device.open("r+b") as raw:
         raw.seek(1024)
         raw.write(ext)
     assert blkid(device) == 8
     with pytest.raises(HostError, match="contradict"):
-        await probe.signature(device)
+        probe.signature(device)
 
 
 @pytest.mark.gate("probe-error-is-not-blank")
@@ -112,24 +112,24 @@ async def test_what_cannot_be_probed_is_an_error(scratch, what):
             pass
     assert blkid(path) == 2
     with pytest.raises(HostError, match=r"cannot be|gives less"):
-        await probe.signature(path)
+        probe.signature(path)
 
 
 @pytest.mark.gate("probe-error-is-not-blank")
 async def test_a_device_with_read_errors_is_not_blank(device, scratch):
     """A filesystem on a device that fails to read is not taken for nothing, as blkid alone would."""
     # An ext4 that was shut down answers every read with EIO, and so does a loop device over a file in it.
-    await mkfs.make(device, "ext4", UUID)
+    mkfs.make(device, "ext4", UUID)
     with blockdevices.mounted(device, scratch / "outer") as outer:
         inner_file = blockdevices.sparse_file(outer / "inner", 64 * MIB)
         with blockdevices.loop_device(inner_file) as inner:
-            await mkfs.make(inner, "ext4", UUID)
-            assert (await probe.signature(inner)).uuid == UUID
+            mkfs.make(inner, "ext4", UUID)
+            assert (probe.signature(inner)).uuid == UUID
             descriptor = os.open(outer, os.O_RDONLY)
             fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("=I", NO_LOG_FLUSH))
             os.close(descriptor)
             assert blkid(inner) == 2
             with pytest.raises(HostError, match="Input/output error"):
-                await probe.signature(inner)
+                probe.signature(inner)
             with pytest.raises(HostError, match="Input/output error"):
                 superblock.read(inner)

@@ -24,7 +24,7 @@ both = pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
 async def device(scratch, fs_type):
     blockdevices.need(f"mkfs.{fs_type}")
     with blockdevices.loop_device(blockdevices.sparse_file(scratch / "image", 304 * MIB)) as device:
-        await mkfs.make(device, fs_type, str(uuid.uuid4()), zeroed=True)
+        mkfs.make(device, fs_type, str(uuid.uuid4()), zeroed=True)
         yield device
 
 
@@ -50,8 +50,8 @@ def check(device, fs_type):
 @pytest.mark.parametrize("policy", ["OnRootMismatch", "Always"])
 async def test_an_empty_filesystem_belongs_to_the_group(device, fs_type, scratch, policy):
     """New files inherit the group; the filesystem stays sound, and a second call changes nothing."""
-    assert await ensure_root_group(device, GROUP, policy)
-    assert not await ensure_root_group(device, GROUP, policy)
+    assert ensure_root_group(device, GROUP, policy)
+    assert not ensure_root_group(device, GROUP, policy)
     check(device, fs_type)
     assert seen(device, scratch) == (GROUP, "0o2775")
 
@@ -64,11 +64,11 @@ async def test_a_tree_that_somebody_has_to_walk_still_looks_wrong(device, fs_typ
             (root / f"file-{number}").touch()
         os.chown(root, -1, 5)
         root.chmod(0o2755)
-    assert await ensure_root_group(device, GROUP, "OnRootMismatch")
-    assert not await ensure_root_group(device, GROUP, "OnRootMismatch")
+    assert ensure_root_group(device, GROUP, "OnRootMismatch")
+    assert not ensure_root_group(device, GROUP, "OnRootMismatch")
     check(device, fs_type)
     assert seen(device, scratch) == (GROUP, "0o775")
-    assert await ensure_root_group(device, GROUP, "Always")
+    assert ensure_root_group(device, GROUP, "Always")
     assert seen(device, scratch) == (GROUP, "0o2775")
 
 
@@ -77,14 +77,14 @@ async def test_one_file_is_not_empty(device, fs_type, scratch):
     """Also a single file with an odd name makes a tree."""
     with blockdevices.mounted(device, scratch / "mount") as root:
         (root / "a\nb").touch()
-    assert await ensure_root_group(device, GROUP, "OnRootMismatch")
+    assert ensure_root_group(device, GROUP, "OnRootMismatch")
     assert seen(device, scratch) == (GROUP, "0o775")
 
 
 @both
 async def test_none_leaves_it_alone(device, fs_type, scratch):
     """The policy of those who own their files themselves."""
-    assert not await ensure_root_group(device, GROUP, "None")
+    assert not ensure_root_group(device, GROUP, "None")
     assert seen(device, scratch) == (0, "0o755")
 
 
@@ -98,17 +98,17 @@ async def test_after_a_power_cut(device, fs_type, scratch):
     with blockdevices.loop_device(scratch / "cut") as cut:
         if fs_type == "ext4":
             assert not superblock.read(cut).clean
-            assert await ensure_root_group(cut, GROUP, "OnRootMismatch")
+            assert ensure_root_group(cut, GROUP, "OnRootMismatch")
             assert superblock.read(cut).clean
             check(cut, fs_type)
             assert seen(cut, scratch) == (GROUP, "0o775")
         else:
             with pytest.raises(Unsupported, match="mounted and unmounted"):
-                await ensure_root_group(cut, GROUP, "OnRootMismatch")
+                ensure_root_group(cut, GROUP, "OnRootMismatch")
 
 
 @pytest.mark.parametrize("fs_type", ["btrfs"])
 async def test_other_filesystems_are_refused(device):
     """No direct volume has them."""
     with pytest.raises(Unsupported, match="btrfs"):
-        await ensure_root_group(device, GROUP, "Always")
+        ensure_root_group(device, GROUP, "Always")

@@ -33,7 +33,7 @@ async def make(scratch):
         blockdevices.need(f"mkfs.{fs_type}")
         file = blockdevices.sparse_file(scratch / "source", 320 * MIB)
         with blockdevices.loop_device(file) as device:
-            await mkfs.make(device, fs_type, OLD, **options)
+            mkfs.make(device, fs_type, OLD, **options)
         return file
 
     return make
@@ -65,7 +65,7 @@ async def test_an_idle_copy_gets_its_uuid(make, scratch, fs_type):
     """The UUID of a copy that was not in use changes without a mount; done already is success."""
     with blockdevices.loop_device(await make(fs_type)) as device:
         for _ in range(2):
-            await uuids.renew(device, fs_type, NEW, may_mount=False)
+            uuids.renew(device, fs_type, NEW, may_mount=False)
             assert superblock.read(device).uuid == NEW
         with blockdevices.mounted(device, scratch / "mount"):
             assert blockdevices.run("blkid", "-p", "-s", "UUID", "-o", "value", device).strip() == NEW
@@ -76,7 +76,7 @@ async def test_a_copy_of_a_volume_in_use_keeps_what_was_synced(copy_in_use, scra
     """A copy taken under load gets its UUID, and what was synced before the cut, log included."""
     with blockdevices.loop_device(await copy_in_use(fs_type)) as device:
         assert not superblock.read(device).clean
-        await uuids.renew(device, fs_type, NEW, may_mount=True)
+        uuids.renew(device, fs_type, NEW, may_mount=True)
         with blockdevices.mounted(device, scratch / "mount") as root:
             assert (root / "file").read_text() == "kept"
             assert (root / "logged").read_text() == "kept"
@@ -90,7 +90,7 @@ async def test_copy_and_source_mount_side_by_side(copy_in_use, scratch):
         blockdevices.mounted(source, scratch / "source-mount"),
         blockdevices.loop_device(copy) as device,
     ):
-        await uuids.renew(device, "ext4", NEW, may_mount=True)
+        uuids.renew(device, "ext4", NEW, may_mount=True)
         with blockdevices.mounted(device, scratch / "mount") as root:
             assert (root / "logged").read_text() == "kept"
 
@@ -101,7 +101,7 @@ async def test_no_mount_where_none_is_allowed(copy_in_use):
     before = blockdevices.run("sha256sum", copy)
     with blockdevices.loop_device(copy) as device:
         with pytest.raises(Unsupported, match="guest_filesystems"):
-            await uuids.renew(device, "btrfs", NEW, may_mount=False)
+            uuids.renew(device, "btrfs", NEW, may_mount=False)
         assert superblock.read(device).uuid == OLD
     assert blockdevices.run("sha256sum", copy) == before
 
@@ -113,7 +113,7 @@ async def test_a_cut_off_replay_is_taken_up(copy_in_use, replay_directory):
         left = replay_directory / f"log-replay-{major}-{minor}"
         left.mkdir()
         blockdevices.run("mount", device, left)
-        await uuids.renew(device, "btrfs", NEW, may_mount=True)
+        uuids.renew(device, "btrfs", NEW, may_mount=True)
         assert superblock.read(device).uuid == NEW
 
 
@@ -123,7 +123,7 @@ async def test_ext4_metadata_is_not_written_anew(make):
     copied = file.with_name("before")
     blockdevices.run("cp", file, copied)
     with blockdevices.loop_device(file) as device:
-        await uuids.renew(device, "ext4", NEW, may_mount=False)
+        uuids.renew(device, "ext4", NEW, may_mount=False)
     differences = [block for block in range(0, 320 * MIB, MIB) if _read(file, block) != _read(copied, block)]
     # The superblock and its copies, one for each group of 128 MiB.
     assert set(differences) <= {0, 128 * MIB}
@@ -139,7 +139,7 @@ def _read(file, offset):
 async def test_ext4_without_checksums(make):
     """A filesystem of a user who wanted no checksums gets its UUID as well."""
     with blockdevices.loop_device(await make("ext4", options=("-O", "^metadata_csum"))) as device:
-        await uuids.renew(device, "ext4", NEW, may_mount=False)
+        uuids.renew(device, "ext4", NEW, may_mount=False)
         assert superblock.read(device).uuid == NEW
         blockdevices.run("e2fsck", "-f", "-n", device)
 
@@ -149,13 +149,13 @@ async def test_success_that_a_tool_only_claims_is_found_out(make, monkeypatch, f
     """Exit code 0 is no proof: the UUID is read back."""
     run = command.run
 
-    async def pretend(argv, **options):
-        return await run(["true"] if argv[0] == tool else argv, **options)
+    def pretend(argv, **options):
+        return run(["true"] if argv[0] == tool else argv, **options)
 
     with blockdevices.loop_device(await make(fs_type)) as device:
         monkeypatch.setattr(command, "run", pretend)
         with pytest.raises(HostError, match="did not take the UUID"):
-            await uuids.renew(device, fs_type, NEW, may_mount=True)
+            uuids.renew(device, fs_type, NEW, may_mount=True)
 
 
 async def test_xfs_keeps_its_uuid(make):
@@ -163,11 +163,11 @@ async def test_xfs_keeps_its_uuid(make):
     file = await make("xfs")
     before = blockdevices.run("sha256sum", file)
     with blockdevices.loop_device(file) as device, pytest.raises(Unsupported, match="xfs"):
-        await uuids.renew(device, "xfs", NEW, may_mount=True)
+        uuids.renew(device, "xfs", NEW, may_mount=True)
     assert blockdevices.run("sha256sum", file) == before
 
 
 async def test_other_filesystems_are_refused(scratch):
     """Nothing is run for a type that katacsi does not know."""
     with pytest.raises(Unsupported, match="vfat"):
-        await uuids.renew(scratch / "device", "vfat", NEW, may_mount=True)
+        uuids.renew(scratch / "device", "vfat", NEW, may_mount=True)

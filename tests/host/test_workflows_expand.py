@@ -65,7 +65,7 @@ async def test_a_growth_that_fails_is_no_success(volume, monkeypatch):
     await pvc.up()
     before = usable(pvc.target)
 
-    async def fails(*_):
+    def fails(*_):
         raise HostError("the kernel refused")
 
     with monkeypatch.context() as patch:
@@ -316,7 +316,7 @@ async def test_a_failed_userspace_growth_puts_the_record_back(node, volume, monk
     await pvc.up()
     before = node.record(pvc.target)
 
-    async def fails(*_, **__):
+    def fails(*_, **__):
         raise HostError("resize2fs: killed")
 
     with monkeypatch.context() as patch:

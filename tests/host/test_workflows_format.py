@@ -11,10 +11,8 @@ import pytest
 
 from katacsi.backends.api import Device, Facts, FormatState
 from katacsi.errors import AlreadyExists, DataLossAlarm, ForeignContent, HostError, KatacsiError, Precondition
-from katacsi.host import mkfs, mount, offloop, superblock
-from katacsi.host.offloop import off_loop
+from katacsi.host import mkfs, mount, superblock
 from katacsi.model import AccessType, VolumeId
-from katacsi.volumes.room import Room
 from support import blockdevices
 from support.node import MIB, Volume, mounts_at, tools_run
 
@@ -281,7 +279,7 @@ async def test_a_failed_mkfs_is_an_error_and_can_be_repeated(node, volume, monke
     pvc = volume()
     await pvc.create()
 
-    async def fails(*_, **__):
+    def fails(*_, **__):
         raise HostError("mkfs.ext4: killed")
 
     with monkeypatch.context() as patch:
@@ -533,16 +531,16 @@ def test_the_superblock_reader_sees_what_mkfs_made(scratch):
 @pytest.mark.parametrize("places", [1, 2])
 async def test_no_more_filesystems_are_made_at_once_than_there_is_room_for(node, volume, monkeypatch, places):
     """The rest waits, with the facts saying that a format has begun, and holds up nobody else's steps."""
-    monkeypatch.setattr(node.driver.staging._formatter, "_room", Room(places))
+    monkeypatch.setattr(node.driver.staging._formatter, "_room", asyncio.Semaphore(places))
     running, most = [], []
     make = mkfs.make
 
-    async def counted(*arguments, **options):
+    def counted(*arguments, **options):
         running.append(1)
         most.append(len(running))
         try:
-            await off_loop(time.sleep, 0.1)
-            await make(*arguments, **options)
+            time.sleep(0.1)
+            make(*arguments, **options)
         finally:
             running.pop()
 
@@ -554,19 +552,3 @@ async def test_no_more_filesystems_are_made_at_once_than_there_is_room_for(node,
     assert max(most) == places
     for pvc in claims:
         assert (await pvc.facts()).format is FormatState.FORMATTED
-
-
-async def test_a_first_stage_with_room_is_one_step(node, volume, monkeypatch):
-    """It does not go back to the event loop, where it would wait for its turn behind other calls."""
-    steps = []
-    hop = offloop._hop
-
-    async def counted(threads, fn, /, *arguments, **options):
-        steps.append(fn)
-        return await hop(threads, fn, *arguments, **options)
-
-    pvc = volume(direct=True)
-    await pvc.create()
-    monkeypatch.setattr(offloop, "_hop", counted)
-    await pvc.stage()
-    assert len(steps) == 1

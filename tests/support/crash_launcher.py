@@ -82,7 +82,7 @@ _LOOKS = {
     "mount": {"usage"},
     "mountoptions": {"bind_attributes", "split_flags"},
     "mounttable": {"at", "below", "mentioning", "of_device", "table"},
-    "offloop": {"in_one_thread", "off_loop", "on_loop", "run_tool"},
+    "offloop": {"off_loop"},
     "sizedfiles": {"has_data", "is_shared", "opened_elsewhere"},
     "superblock": {"crc32c", "read"},
 }

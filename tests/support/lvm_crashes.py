@@ -32,14 +32,14 @@ class Crashes:
         self.words: list[str] = []
         run = command.run
 
-        async def counted(argv, **options):
+        def counted(argv, **options):
             if self._gone:
                 raise Crash
             changing = str(argv[0]).endswith("lvm") and argv[1] not in READING
             # Activating is no commit: where nothing is real, a crash behind it is one before it.
             changing = changing and (activations or argv[3] != "--activate")
             try:
-                return await run(argv, **options)
+                return run(argv, **options)
             finally:
                 if changing:
                     self._count(" ".join(map(str, argv[1:])))

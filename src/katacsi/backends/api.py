@@ -45,7 +45,6 @@ __all__ = [
     "SnapshotId",
     "Volume",
     "VolumeId",
-    "runs_in_one_thread",
 ]
 
 #: The entry-point group in which backends are found.
@@ -219,10 +218,7 @@ class PoolContext:
 
 
 class Backend(Protocol):
-    """One pool. See the module's rules; an author need not inherit from this class.
-
-    It may have one attribute more, `runs_in_one_thread`; see there.
-    """
+    """One pool. See the module's rules; an author need not inherit from this class."""
 
     scope: Scope
 
@@ -342,17 +338,6 @@ class Backend(Protocol):
 
     async def condition(self, volume_id: VolumeId) -> Condition:
         """Examine the volume's health on this node (device, redundancy, room in a thin pool)."""
-
-
-def runs_in_one_thread(backend: Backend) -> bool:
-    """Whether the workflows may run this backend's methods of the node in a thread, one after the other.
-
-    An optional promise, `runs_in_one_thread = True`: `get`, `attach`, `attached`, `detach`, `delete`,
-    `is_blank` and `compare_and_set_facts` wait by nothing but `katacsi.host.offloop.off_loop` and
-    `katacsi.host.command.run`, and may be called in any thread, for several volumes at once. A call of the
-    kubelet is then one step in one thread instead of many. Without the promise they run in the event loop.
-    """
-    return bool(getattr(backend, "runs_in_one_thread", False))
 
 
 class BackendFactory(Protocol):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from katacsi.errors import HostError, VolumeInUse
 from katacsi.host import mount
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from katacsi.host.mount import Mount
@@ -34,55 +33,45 @@ def source_of(volume_id: str) -> str:
     return _SOURCE + volume_id
 
 
-async def ensure_guard(target: str, volume_id: str) -> None:
+def ensure_guard(target: str, volume_id: str) -> None:
     """Have the guard of a volume on a target, which is made when missing; there already is success.
 
     Raises:
         VolumeInUse: something else is mounted there; it is named and left alone.
         InvalidRequest: the target is a symlink or no folder.
     """
-    await off_loop(_ensure, Path(target), volume_id)
+    path = Path(target)
+    mounts = mount.at(path)
+    for found in mounts:
+        if _volume(found) != volume_id:
+            raise VolumeInUse(f"{target}: {_described(found)} is mounted here; unmount it and retry")
+    if not mounts:
+        mount.ensure_target_directory(path)
+        options = f"{_OPTIONS},{_SELINUX_CONTEXT}" if _selinux() else _OPTIONS
+        mount.mount_tmpfs(path, source_of(volume_id), options, read_only=True)
+    elif not _read_only(mounts[-1]):
+        raise HostError(f"{target}: the guard of volume {volume_id} was made writable; unmount it and retry")
 
 
-async def guard_of(target: str) -> str | None:
+def guard_of(target: str) -> str | None:
     """Name the volume whose guard is what one sees at a target; `None` when that is no guard."""
-    return await off_loop(_visible, Path(target))
+    mounts = mount.at(Path(target))
+    return _volume(mounts[-1]) if mounts else None
 
 
-async def remove_guard(target: str) -> None:
+def remove_guard(target: str) -> None:
     """Have no guard on a target; none there, or no target, is success. The folder stays.
 
     Raises:
         VolumeInUse: something else is mounted there, which is left alone, or the guard is in use.
     """
-    await off_loop(_remove, Path(target))
-
-
-def _ensure(target: Path, volume_id: str) -> None:
-    mounts = mount.at(target)
-    for found in mounts:
-        if _volume(found) != volume_id:
-            raise VolumeInUse(f"{target}: {_described(found)} is mounted here; unmount it and retry")
-    if not mounts:
-        mount.ensure_target_directory(target)
-        options = f"{_OPTIONS},{_SELINUX_CONTEXT}" if _selinux() else _OPTIONS
-        mount.mount_tmpfs(target, source_of(volume_id), options, read_only=True)
-    elif not _read_only(mounts[-1]):
-        raise HostError(f"{target}: the guard of volume {volume_id} was made writable; unmount it and retry")
-
-
-def _visible(target: Path) -> str | None:
-    mounts = mount.at(target)
-    return _volume(mounts[-1]) if mounts else None
-
-
-def _remove(target: Path) -> None:
-    mounts = mount.at(target)
+    path = Path(target)
+    mounts = mount.at(path)
     for found in mounts:
         if _volume(found) is None:
             raise VolumeInUse(f"{target}: {_described(found)} is mounted here and is no guard; unmount it")
     if mounts:
-        mount.unmount(target)
+        mount.unmount(path)
 
 
 def _volume(found: Mount) -> str | None:

@@ -10,7 +10,6 @@ from katacsi.directvolume.names import RECORD_FILE, target_entry_name, temporary
 from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
 from katacsi.errors import CorruptRecord, ForeignContent, HostError
 from katacsi.host import files
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ _FILE_MODE = 0o600
 
 
 class Handover(Protocol):
-    """Changes the records of a root. Operations on one target must not overlap.
+    """Changes the records of a root; it blocks. Operations on one target must not overlap.
 
     Attributes:
         tears: whether a crash may leave half of a record, which a retry has to mend.
@@ -30,17 +29,17 @@ class Handover(Protocol):
 
     tears: bool
 
-    async def ensure_unless_other(self, target: str, data: bytes) -> bool:
+    def ensure_unless_other(self, target: str, data: bytes) -> bool:
         """Have the record there unless another one is; return whether another one is, which then stays.
 
         Raises:
             ForeignContent: the other one is not of our kind.
         """
 
-    async def replace(self, target: str, data: bytes) -> None:
+    def replace(self, target: str, data: bytes) -> None:
         """Have the record there, whatever was there before."""
 
-    async def remove(self, target: str) -> bool:
+    def remove(self, target: str) -> bool:
         """Have neither record nor folder there; return whether there was anything."""
 
 
@@ -52,19 +51,8 @@ class FileHandover:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def ensure_unless_other(self, target: str, data: bytes) -> bool:
-        """As in `Handover`; one hop off the event loop."""
-        return await off_loop(self._ensure_unless_other, target, data)
-
-    async def replace(self, target: str, data: bytes) -> None:
+    def ensure_unless_other(self, target: str, data: bytes) -> bool:
         """As in `Handover`."""
-        await off_loop(_write, self._root, target, data)
-
-    async def remove(self, target: str) -> bool:
-        """As in `Handover`."""
-        return await off_loop(_remove, self._root, target)
-
-    def _ensure_unless_other(self, target: str, data: bytes) -> bool:
         present = present_bytes(self._root, target)
         if present is None:
             _write(self._root, target, data)
@@ -73,8 +61,13 @@ class FileHandover:
             return True
         return False
 
+    def replace(self, target: str, data: bytes) -> None:
+        """As in `Handover`."""
+        _write(self._root, target, data)
 
-# -- one hop off the event loop each -------------------------------------------------------------------
+    def remove(self, target: str) -> bool:
+        """As in `Handover`."""
+        return _remove(self._root, target)
 
 
 def present_bytes(root: Path, target: str) -> bytes | None:

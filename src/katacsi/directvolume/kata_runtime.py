@@ -10,7 +10,6 @@ from katacsi.directvolume.handover import present_bytes, refuse_foreign
 from katacsi.directvolume.names import NO_TARGET, RECORD_FILE, target_entry_name
 from katacsi.errors import HostError
 from katacsi.host import command, files
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,54 +39,54 @@ class KataRuntimeHandover:
         self._program = program
         self._options = [] if configuration is None else ["--kata-config", str(configuration)]
 
-    async def prove(self) -> None:
+    def prove(self) -> None:
         """Have the command do what changes nothing: remove a record that is not there.
 
         Raises:
             HostError: it fails; the message has what it said.
         """
-        await self._run("remove", "--volume-path", NO_TARGET)
+        self._run("remove", "--volume-path", NO_TARGET)
 
-    async def ensure_unless_other(self, target: str, data: bytes) -> bool:
+    def ensure_unless_other(self, target: str, data: bytes) -> bool:
         """As in `Handover`.
 
         Raises:
             HostError: the command failed, or there is another record after it; `MissingTool` without it.
         """
-        present = await off_loop(present_bytes, self._root, target)
+        present = present_bytes(self._root, target)
         if present is None or _is_torn(present, data):
-            await self.replace(target, data)
+            self.replace(target, data)
         elif present != data:
-            await off_loop(refuse_foreign, self._root, target, present)
+            refuse_foreign(self._root, target, present)
             return True
         return False
 
-    async def replace(self, target: str, data: bytes) -> None:
+    def replace(self, target: str, data: bytes) -> None:
         """As in `Handover`, with the errors of `ensure_unless_other`."""
         path = self._root / target_entry_name(target) / RECORD_FILE
         try:
-            await self._run("add", "--volume-path", target, "--mount-info", data.decode())
-            await off_loop(self._check, path, data)
+            self._run("add", "--volume-path", target, "--mount-info", data.decode())
+            self._check(path, data)
         except HostError:
             with contextlib.suppress(HostError):
-                await off_loop(self._clear, path, data)
+                self._clear(path, data)
             raise
 
-    async def remove(self, target: str) -> bool:
+    def remove(self, target: str) -> bool:
         """As in `Handover`, with the errors of `ensure_unless_other`."""
         entry = self._root / target_entry_name(target)
-        if not await off_loop(os.path.lexists, entry):
+        if not os.path.lexists(entry):
             return False
-        await self._run("remove", "--volume-path", target)
-        if await off_loop(os.path.lexists, entry):
+        self._run("remove", "--volume-path", target)
+        if os.path.lexists(entry):
             raise HostError(
                 f"{entry}: is still there after `{self._program} direct-volume remove`; {self._other_root()}"
             )
         return True
 
-    async def _run(self, action: str, *arguments: str) -> None:
+    def _run(self, action: str, *arguments: str) -> None:
         words = [self._program, *self._options, "direct-volume", action, *arguments]
-        await command.run(words, timeout_s=self.TIMEOUT_S)
+        command.run(words, timeout_s=self.TIMEOUT_S)
 
     def _clear(self, path: Path, data: bytes) -> None:
         """Leave nothing half: with a torn record or a bare folder runtime-rs fails every container."""

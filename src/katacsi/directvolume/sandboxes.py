@@ -22,7 +22,7 @@ from katacsi.directvolume import bundles
 from katacsi.directvolume.names import RECORD_FILE, target_entry_name
 from katacsi.directvolume.shim import Dialect, Sandbox
 from katacsi.errors import HostError
-from katacsi.host.offloop import off_loop, on_loop
+from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +92,6 @@ class Sandboxes:
             HostError: the record's folder is there and cannot be read.
         """
         known, doubts = await off_loop(self._known, target)
-        await on_loop()  # for the connections
         alive = await asyncio.gather(*(self._accepts(sandbox.socket) for sandbox in known))
         if doubts:
             log.warning("not all containers can be looked at", target=target, doubts=doubts)

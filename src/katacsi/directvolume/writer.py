@@ -64,20 +64,20 @@ class DirectVolumeWriter:
         """
         _check(record)
         data = record.to_json()
-        if not await self._handover.ensure_unless_other(target, data):
+        if not await off_loop(self._handover.ensure_unless_other, target, data):
             return
         if live := await self._sandboxes.live(target):
             raise VolumeInUse(
                 f"{target}: sandbox {live[0].id} uses another direct-volume record; stop its pod first"
             )
-        await self._handover.replace(target, data)
+        await off_loop(self._handover.replace, target, data)
 
     async def remove(self, target: str) -> bool:
         """Take a target's record away, with its sandbox ids; return whether there was anything.
 
         The record is not read: one that is torn goes as well.
         """
-        return await self._handover.remove(target)
+        return await off_loop(self._handover.remove, target)
 
     async def holds(self, target: str, record: DirectVolumeRecord) -> bool:
         """Whether Kata finds this record at a target.

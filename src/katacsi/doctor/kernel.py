@@ -11,6 +11,7 @@ from katacsi.doctor.hostfiles import OWN
 from katacsi.errors import KatacsiError
 from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, note, ok, unknown, warning
 from katacsi.host import command, devicemapper, loop
+from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +122,7 @@ def _device_mapper(files: HostFiles) -> bool:
 
 async def _targets() -> frozenset[str] | Unread:
     try:
-        answer = await command.run(["dmsetup", "targets"], timeout_s=_DMSETUP_TIMEOUT_S)
+        answer = await off_loop(command.run, ["dmsetup", "targets"], timeout_s=_DMSETUP_TIMEOUT_S)
     except KatacsiError as error:
         return Unread(error.message)
     return frozenset(line.split()[0] for line in answer.stdout.decode().splitlines() if line.strip())

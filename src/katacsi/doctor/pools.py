@@ -21,6 +21,7 @@ from katacsi.doctor import driver, places
 from katacsi.errors import KatacsiError
 from katacsi.findings import Checks, Harm, Unread, failure, note, ok, unknown, warning
 from katacsi.host import command, files
+from katacsi.host.offloop import off_loop
 from katacsi.model import MIB, format_size
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ async def _lvm_version(own: LvmSettings) -> str | Unread:
     here = shutil.which(own.program, path=command.ENVIRONMENT["PATH"]) is not None
     program = there if own.exec is Exec.HOST or (own.exec is Exec.AUTO and not here) else [own.program]
     try:
-        answer = await command.run([*program, "version"], timeout_s=own.command_timeout)
+        answer = await off_loop(command.run, [*program, "version"], timeout_s=own.command_timeout)
     except KatacsiError as error:
         return Unread(error.message)
     found = _LVM_VERSION.search(answer.stdout.decode(errors="replace"))

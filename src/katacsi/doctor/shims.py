@@ -16,6 +16,7 @@ from katacsi.doctor.kataconfig import Flavour, failed, of_each
 from katacsi.errors import KatacsiError
 from katacsi.findings import Checks, Harm, Unread, ok, unknown, warning
 from katacsi.host import command
+from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,8 +108,8 @@ def _prefix(program: str) -> str:
 
 async def _asked(files: HostFiles, program: str) -> str | Unread:
     try:
-        completed = await command.run(
-            [str(files.here(program)), "--version"], timeout_s=_SHIM_TIMEOUT_S, ok=range(256)
+        completed = await off_loop(
+            command.run, [str(files.here(program)), "--version"], timeout_s=_SHIM_TIMEOUT_S, ok=range(256)
         )
     except KatacsiError as error:
         return Unread(f"{program} --version: {error.message}")

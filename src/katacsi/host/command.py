@@ -1,8 +1,8 @@
 """Runs the host's tools: no shell, a fixed environment, an end in bounded time, nothing left behind.
 
-A command runs from start to end in a worker thread. Of the ways that Python has this one costs the event
-loop least: `asyncio.create_subprocess_exec` forks in the loop itself, so a hundred commands at once stopped
-it for 60 ms, the threads for 2 ms, and it takes more processor time for each command.
+A command blocks its caller from start to end, who is therefore in a thread. Of Python's ways this one costs
+the event loop least: `asyncio.create_subprocess_exec` forks in the loop itself, so a hundred commands at
+once stopped it for 60 ms, the threads for 2 ms, and it takes more processor time for each command.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from katacsi.errors import HostError
 from katacsi.host import _child
-from katacsi.host.offloop import run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -128,7 +127,7 @@ def require(tool: str) -> None:
         raise MissingTool(tool) from error
 
 
-async def run(
+def run(
     argv: Sequence[str | Path],
     *,
     timeout_s: float,
@@ -138,8 +137,7 @@ async def run(
 ) -> Completed:
     """Run a command to its end.
 
-    A caller that is cancelled leaves the command running in its thread, which collects it: only the timeout
-    ends a command early. Processes that a command leaves in its session end with it.
+    Only the timeout ends a command early. Processes that a command leaves in its session end with it.
 
     Args:
         argv: the tool and its arguments; a tool without a slash is looked for in `ENVIRONMENT["PATH"]`.
@@ -156,7 +154,7 @@ async def run(
     words = [os.fspath(word) for word in argv]
     started, outcome = time.monotonic(), "failed"
     try:
-        completed = await run_tool(_run, words, timeout_s, stdin, {**ENVIRONMENT, **environment})
+        completed = _run(words, timeout_s, stdin, {**ENVIRONMENT, **environment})
         outcome = "ok" if completed.returncode in ok else "failed"
     finally:
         _observer(_name(words), outcome, time.monotonic() - started)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi.errors import HostError, Unsupported
 from katacsi.host import block, command
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +44,7 @@ def fills(superblock: Superblock, device_size: int) -> bool:
     return rest < superblock.growth_step
 
 
-async def check_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0) -> None:
+def check_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0) -> None:
     """Replay and repair, as far as that needs no person, a filesystem that is not mounted.
 
     xfs and btrfs are left alone: their log is replayed by the kernel at mount, and their checkers are not
@@ -55,10 +54,10 @@ async def check_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0
         CommandError: it has errors that a person must look at; nothing was changed by guess.
     """
     if fs_type in _EXT:
-        await command.run(["e2fsck", "-f", "-p", device], timeout_s=timeout_s, ok=_FSCK_OK)
+        command.run(["e2fsck", "-f", "-p", device], timeout_s=timeout_s, ok=_FSCK_OK)
 
 
-async def grow_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0) -> None:
+def grow_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0) -> None:
     """Grow a filesystem that is not mounted to fill its device, in userspace. It is checked first.
 
     Raises:
@@ -67,11 +66,11 @@ async def grow_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0)
     """
     if fs_type not in _EXT:
         raise Unsupported(f"{device}: {fs_type} grows only while it is mounted; ext4 can grow unmounted")
-    await check_offline(device, fs_type, timeout_s=timeout_s)
-    await command.run(["resize2fs", device], timeout_s=timeout_s)
+    check_offline(device, fs_type, timeout_s=timeout_s)
+    command.run(["resize2fs", device], timeout_s=timeout_s)
 
 
-async def grow_mounted(device: Path, mount_point: Path, fs_type: str) -> None:
+def grow_mounted(device: Path, mount_point: Path, fs_type: str) -> None:
     """Grow the filesystem that is mounted there to fill its device, by a request to the kernel.
 
     Raises:
@@ -80,15 +79,11 @@ async def grow_mounted(device: Path, mount_point: Path, fs_type: str) -> None:
     """
     if fs_type not in _REQUESTS:
         raise Unsupported(f"{mount_point}: {fs_type} is not grown by katacsi; ext4, xfs and btrfs are")
-    await off_loop(_grow_mounted, device, mount_point, _REQUESTS[fs_type])
-
-
-def _grow_mounted(device: Path, mount_point: Path, request: Callable[[int, int], None]) -> None:
     size = block.size_bytes(device)
     try:
         descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            request(descriptor, size)
+            _REQUESTS[fs_type](descriptor, size)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi.errors import HostError, InvalidRequest
 from katacsi.host import command, superblock
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -124,7 +123,7 @@ def validate_options(fs_type: str, text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-async def make(
+def make(
     device: Path,
     fs_type: str,
     uuid: str,
@@ -155,15 +154,15 @@ async def make(
     """
     _require_supported(fs_type)
     given = dict(zip(options[::2], options[1::2], strict=True))
-    arguments = await _ARGUMENTS[fs_type](uuid, given, zeroed=zeroed)
+    arguments = _ARGUMENTS[fs_type](uuid, given, zeroed=zeroed)
     if fs_type == "btrfs":
-        await off_loop(_forget_btrfs, device)
-    await command.run([f"mkfs.{fs_type}", *arguments, device], timeout_s=timeout_s, environment=_ENVIRONMENT)
+        _forget_btrfs(device)
+    command.run([f"mkfs.{fs_type}", *arguments, device], timeout_s=timeout_s, environment=_ENVIRONMENT)
 
 
-async def _ext4_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
+def _ext4_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
     extended = "nodiscard,lazy_itable_init=1"
-    if zeroed and _MKE2FS_PREZEROED.search(await _says("mkfs.ext4", "-V")):
+    if zeroed and _MKE2FS_PREZEROED.search(_says("mkfs.ext4", "-V")):
         # More than lazy: the inode tables count as written, too. Being lazy besides would change nothing but
         # have mke2fs flush the device once more, to look whether there is something to keep for an undo.
         extended = "nodiscard,lazy_itable_init=0,assume_storage_prezeroed=1"
@@ -177,22 +176,22 @@ async def _ext4_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) 
     return ["-F", "-q", *_words({**ours, **given, **joined})]
 
 
-async def _xfs_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
+def _xfs_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
     del zeroed  # mkfs.xfs always clears its log
     # -s: sectors of 4096 bytes, for the same reason as ext4's blocks.
     arguments = ["-q", "-f", "-K", "-m", f"uuid={uuid}", "-s", "size=4096", *_words(given)]
     for option, key, _ in _XFS_LATE_FEATURES:
         # Named twice is an error to mkfs.xfs, and so is a key that it does not know.
-        if f"{key}=" not in given.get(option, "") and f"{key}=0|1" in await _says("mkfs.xfs"):
+        if f"{key}=" not in given.get(option, "") and f"{key}=0|1" in _says("mkfs.xfs"):
             arguments += [option, f"{key}=0"]
     return arguments
 
 
-async def _btrfs_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
+def _btrfs_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:
     del zeroed  # mkfs.btrfs writes its few trees only
     arguments = ["-q", "-f", "-K", "-U", uuid, "-s", "4096", *_words(given)]
     for feature in _BTRFS_LATE_FEATURES:
-        known = f"\n{feature} " in await _says("mkfs.btrfs", "-O", "list-all")
+        known = f"\n{feature} " in _says("mkfs.btrfs", "-O", "list-all")
         if known and feature not in given.get("-O", ""):
             arguments += ["-O", f"^{feature}"]
     return arguments
@@ -220,10 +219,10 @@ _MKE2FS_PREZEROED: Final = re.compile(r"mke2fs (1\.(4[7-9]|[5-9]\d)|[2-9])")
 _descriptions: dict[str, str] = {}
 
 
-async def _says(tool: str, *arguments: str) -> str:
+def _says(tool: str, *arguments: str) -> str:
     """Give what the installed tool says of itself; it is asked once in the life of the process."""
     if tool not in _descriptions:
-        said = await command.run([tool, *arguments], timeout_s=30, ok=range(256))
+        said = command.run([tool, *arguments], timeout_s=30, ok=range(256))
         _descriptions[tool] = said.stdout.decode(errors="replace") + said.stderr
     return _descriptions[tool]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi.errors import HostError
 from katacsi.host import command
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +40,7 @@ class Signature:
         return f"{what} {self.uuid}".rstrip()
 
 
-async def signature(device: Path, *, timeout_s: float = 30.0) -> Signature | None:
+def signature(device: Path, *, timeout_s: float = 30.0) -> Signature | None:
     """Look for any superblock, RAID or LVM label or partition table; None is the proof of nothing.
 
     blkid says "nothing" (exit code 2) also when it cannot open or read the device, so the device is opened
@@ -52,13 +51,13 @@ async def signature(device: Path, *, timeout_s: float = 30.0) -> Signature | Non
 
     Source: blkid(8), "RETURN CODE"; https://github.com/kubernetes/kubernetes/issues/142243.
     """
-    descriptor = await off_loop(_open_readable, device)
+    descriptor = _open_readable(device)
     try:
         # No -u: a swap area or an LVM member is content as much as a filesystem is.
-        found = await command.run(
+        found = command.run(
             ["blkid", "-p", "-o", "export", device], timeout_s=timeout_s, ok=(0, _NOTHING, _AMBIVALENT)
         )
-        await off_loop(_require_same, device, descriptor)
+        _require_same(device, descriptor)
     finally:
         os.close(descriptor)
     if found.returncode == _AMBIVALENT:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from katacsi.errors import HostError, Unsupported
 from katacsi.host import command, superblock
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,18 +42,18 @@ class _Root:
 class _Tool(Protocol):
     """Reads and changes root directories of one kind of filesystem."""
 
-    async def read(self, device: Path) -> _Root: ...
+    def read(self, device: Path) -> _Root: ...
 
-    async def is_empty(self, device: Path) -> bool: ...
+    def is_empty(self, device: Path) -> bool: ...
 
-    async def is_replayed(self, device: Path) -> bool: ...
+    def is_replayed(self, device: Path) -> bool: ...
 
-    async def replay(self, device: Path, timeout_s: float) -> None: ...
+    def replay(self, device: Path, timeout_s: float) -> None: ...
 
-    async def write(self, device: Path, gid: int, mode: int) -> None: ...
+    def write(self, device: Path, gid: int, mode: int) -> None: ...
 
 
-async def has_root_group(device: Path, gid: int, policy: Policy) -> bool:
+def has_root_group(device: Path, gid: int, policy: Policy) -> bool:
     """Say whether `ensure_root_group` would change nothing; of a mounted filesystem this may be outdated.
 
     Raises:
@@ -63,11 +62,11 @@ async def has_root_group(device: Path, gid: int, policy: Policy) -> bool:
     """
     if policy == "None":
         return True
-    tool = _tool(await off_loop(superblock.read, device), device)
-    return await _wanted_mode(tool, device, gid, policy) is None
+    tool = _tool(superblock.read(device), device)
+    return _wanted_mode(tool, device, gid, policy) is None
 
 
-async def ensure_root_group(device: Path, gid: int, policy: Policy, *, timeout_s: float = 3600.0) -> bool:
+def ensure_root_group(device: Path, gid: int, policy: Policy, *, timeout_s: float = 3600.0) -> bool:
     """Let the members of a group write into the root directory; what lies in it stays as it is.
 
     New files inherit the group, unless that would deceive whoever walks the whole tree later: with
@@ -87,17 +86,17 @@ async def ensure_root_group(device: Path, gid: int, policy: Policy, *, timeout_s
         Unsupported: another filesystem, or an xfs whose log only a mount can replay.
         HostError: a tool failed, or the change did not come about.
     """
-    if await has_root_group(device, gid, policy):
+    if has_root_group(device, gid, policy):
         return False
-    found = await off_loop(superblock.read, device)
+    found = superblock.read(device)
     tool = _tool(found, device)
-    if not (found and found.clean and await tool.is_replayed(device)):
-        await tool.replay(device, timeout_s)
-    mode = await _wanted_mode(tool, device, gid, policy)
+    if not (found and found.clean and tool.is_replayed(device)):
+        tool.replay(device, timeout_s)
+    mode = _wanted_mode(tool, device, gid, policy)
     if mode is None:
         return False
-    await tool.write(device, gid, mode)
-    if not await has_root_group(device, gid, policy):
+    tool.write(device, gid, mode)
+    if not has_root_group(device, gid, policy):
         raise HostError(f"{device}: the root directory did not go to group {gid}; check the filesystem")
     return True
 
@@ -109,13 +108,13 @@ def _tool(found: superblock.Superblock | None, device: Path) -> _Tool:
     return _TOOLS[found.fs_type]()
 
 
-async def _wanted_mode(tool: _Tool, device: Path, gid: int, policy: Policy) -> int | None:
+def _wanted_mode(tool: _Tool, device: Path, gid: int, policy: Policy) -> int | None:
     """Give the mode that the root is to have; None: group and mode are right."""
-    root = await tool.read(device)
+    root = tool.read(device)
     if root.gid == gid and root.mode & _WANTED == _WANTED:
         return None
     mode = root.mode | _ACCESS
-    if policy == "Always" or await tool.is_empty(device):
+    if policy == "Always" or tool.is_empty(device):
         mode |= stat.S_ISGID
     else:
         mode &= ~stat.S_ISGID
@@ -125,74 +124,74 @@ async def _wanted_mode(tool: _Tool, device: Path, gid: int, policy: Policy) -> i
 class _Ext4:
     """debugfs(8), which tells failures by its words only."""
 
-    async def read(self, device: Path) -> _Root:
-        said = await self._debugfs(device, f"stat {_ROOT_INODE}")
+    def read(self, device: Path) -> _Root:
+        said = self._debugfs(device, f"stat {_ROOT_INODE}")
         gid = re.search(r"^User:\s*\d+\s+Group:\s*(\d+)", said, re.MULTILINE)
         mode = re.search(r"^Inode: 2\s+Type: directory\s+Mode:\s*([0-7]+)", said, re.MULTILINE)
         if not (gid and mode):
             raise HostError(f"{device}: debugfs does not show the root directory; check it with e2fsck(8)")
         return _Root(int(gid[1]), stat.S_IFDIR | int(mode[1], 8))
 
-    async def is_empty(self, device: Path) -> bool:
-        size = re.search(r"\bSize: (\d+)$", await self._debugfs(device, f"stat {_ROOT_INODE}"), re.MULTILINE)
+    def is_empty(self, device: Path) -> bool:
+        size = re.search(r"\bSize: (\d+)$", self._debugfs(device, f"stat {_ROOT_INODE}"), re.MULTILINE)
         if size is None or int(size[1]) > _LARGEST_BLOCK:  # beyond it there are, or were, files
             return False
         # /inode/mode/uid/gid/name/size/, and the name may have any byte but the slash
-        said = await self._debugfs(device, f"ls -p {_ROOT_INODE}")
+        said = self._debugfs(device, f"ls -p {_ROOT_INODE}")
         names = re.findall(r"^/\d+/\d+/\d+/\d+/([^/]*)/\d*/$", said, re.MULTILINE)
         return set(names) == {".", "..", "lost+found"}
 
-    async def is_replayed(self, device: Path) -> bool:
+    def is_replayed(self, device: Path) -> bool:
         del device  # the superblock says it
         return True
 
-    async def replay(self, device: Path, timeout_s: float) -> None:
-        await command.run(["e2fsck", "-p", "-E", "journal_only", device], timeout_s=timeout_s, ok=_FSCK_OK)
+    def replay(self, device: Path, timeout_s: float) -> None:
+        command.run(["e2fsck", "-p", "-E", "journal_only", device], timeout_s=timeout_s, ok=_FSCK_OK)
 
-    async def write(self, device: Path, gid: int, mode: int) -> None:
-        await command.run(
+    def write(self, device: Path, gid: int, mode: int) -> None:
+        command.run(
             ["debugfs", "-w", "-f", "/dev/stdin", device],
             timeout_s=_TIMEOUT_S,
             stdin=f"sif {_ROOT_INODE} gid {gid}\nsif {_ROOT_INODE} mode 0{mode:o}\n".encode(),
         )
 
-    async def _debugfs(self, device: Path, request: str) -> str:
-        said = await command.run(["debugfs", "-R", request, device], timeout_s=_TIMEOUT_S)
+    def _debugfs(self, device: Path, request: str) -> str:
+        said = command.run(["debugfs", "-R", request, device], timeout_s=_TIMEOUT_S)
         return said.stdout.decode(errors="replace")
 
 
 class _Xfs:
     """xfs_db(8), which keeps the checksums right."""
 
-    async def read(self, device: Path) -> _Root:
-        said = await self._xfs_db(device, "-r", "p core.mode core.gid")
+    def read(self, device: Path) -> _Root:
+        said = self._xfs_db(device, "-r", "p core.mode core.gid")
         facts = dict(re.findall(r"^(\S+) = (\d+)", said, re.MULTILINE))
         if "core.mode" not in facts or "core.gid" not in facts:
             raise HostError(f"{device}: xfs_db does not show the root directory; check it with xfs_repair(8)")
         return _Root(int(facts["core.gid"]), int(facts["core.mode"], 8))
 
-    async def is_empty(self, device: Path) -> bool:
+    def is_empty(self, device: Path) -> bool:
         # Only a folder so small that it lies in its inode has this count.
-        said = await self._xfs_db(device, "-r", "p u3.sfdir3.hdr.count")
+        said = self._xfs_db(device, "-r", "p u3.sfdir3.hdr.count")
         return bool(re.search(r"^u3\.sfdir3\.hdr\.count = 0$", said, re.MULTILINE))
 
-    async def is_replayed(self, device: Path) -> bool:
-        said = await command.run(["xfs_logprint", "-t", device], timeout_s=_TIMEOUT_S)
+    def is_replayed(self, device: Path) -> bool:
+        said = command.run(["xfs_logprint", "-t", device], timeout_s=_TIMEOUT_S)
         return b"state: <CLEAN>" in said.stdout
 
-    async def replay(self, device: Path, timeout_s: float) -> None:
+    def replay(self, device: Path, timeout_s: float) -> None:
         del timeout_s
         raise Unsupported(
             f"{device}: only a mount can replay this xfs's log, which its guest left; the group can be set "
             "after the guest has mounted and unmounted it once"
         )
 
-    async def write(self, device: Path, gid: int, mode: int) -> None:
-        await self._xfs_db(device, "-x", f"write core.gid {gid}", f"write core.mode 0{mode:o}")
+    def write(self, device: Path, gid: int, mode: int) -> None:
+        self._xfs_db(device, "-x", f"write core.gid {gid}", f"write core.mode 0{mode:o}")
 
-    async def _xfs_db(self, device: Path, access: str, *requests: str) -> str:
+    def _xfs_db(self, device: Path, access: str, *requests: str) -> str:
         words = [word for request in ("sb 0", "addr rootino", *requests) for word in ("-c", request)]
-        said = await command.run(["xfs_db", access, *words, device], timeout_s=_TIMEOUT_S)
+        said = command.run(["xfs_db", access, *words, device], timeout_s=_TIMEOUT_S)
         return said.stdout.decode(errors="replace")
 
 

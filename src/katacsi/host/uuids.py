@@ -7,14 +7,13 @@ from typing import Final
 
 from katacsi.errors import HostError, Unsupported
 from katacsi.host import block, command, files, growth, mount, superblock
-from katacsi.host.offloop import off_loop
 
 #: Where a btrfs is mounted for the moment that its log needs; one directory a device below it.
 REPLAY_DIRECTORY: Final = Path("/run/katacsi")
 _TIMEOUT_S: Final = 3600.0
 
 
-async def renew(device: Path, fs_type: str, new_uuid: str, *, may_mount: bool) -> None:
+def renew(device: Path, fs_type: str, new_uuid: str, *, may_mount: bool) -> None:
     """Change the UUID of a filesystem that is not mounted; it has it already: success.
 
     An interrupted call is continued by the next one, and the result is read back. btrfs keeps its old UUID
@@ -37,11 +36,11 @@ async def renew(device: Path, fs_type: str, new_uuid: str, *, may_mount: bool) -
     """
     if fs_type not in _CHANGES:
         raise Unsupported(f"{device}: the UUID of {fs_type} is not changed; that of ext4 and btrfs is")
-    await off_loop(end_replay, device)
-    if await _has(device, new_uuid):
+    end_replay(device)
+    if _has(device, new_uuid):
         return
-    await _CHANGES[fs_type](device, new_uuid, may_mount=may_mount)
-    if not await _has(device, new_uuid):
+    _CHANGES[fs_type](device, new_uuid, may_mount=may_mount)
+    if not _has(device, new_uuid):
         raise HostError(f"{device}: the {fs_type} filesystem did not take the UUID {new_uuid}")
 
 
@@ -52,28 +51,28 @@ def end_replay(device: Path) -> None:
     files.ensure_directory_absent(target)
 
 
-async def _renew_ext4(device: Path, new_uuid: str, *, may_mount: bool) -> None:
+def _renew_ext4(device: Path, new_uuid: str, *, may_mount: bool) -> None:
     del may_mount  # e2fsck replays the journal in userspace
-    await growth.check_offline(device, "ext4", timeout_s=_TIMEOUT_S)  # or tune2fs refuses
+    growth.check_offline(device, "ext4", timeout_s=_TIMEOUT_S)  # or tune2fs refuses
     # With metadata_csum_seed (Linux 4.4) the new UUID is one write of the superblock. Without it all the
     # copy's metadata would be written anew, and a crash on the way would leave checksums of two kinds.
-    seeded = await command.run(
+    seeded = command.run(
         ["tune2fs", "-O", "metadata_csum_seed", "-U", new_uuid, device], timeout_s=_TIMEOUT_S, ok=(0, 1)
     )
     if seeded.returncode:
         # A filesystem without checksums cannot have the seed, and does not need it.
-        await command.run(["tune2fs", "-U", new_uuid, device], timeout_s=_TIMEOUT_S)
+        command.run(["tune2fs", "-U", new_uuid, device], timeout_s=_TIMEOUT_S)
 
 
-async def _renew_btrfs(device: Path, new_uuid: str, *, may_mount: bool) -> None:
+def _renew_btrfs(device: Path, new_uuid: str, *, may_mount: bool) -> None:
     # btrfstune takes a filesystem with a log for clean, and nobody can mount it afterwards.
-    if not await off_loop(_is_clean, device):
+    if not _is_clean(device):
         _require_mount_allowed(device, "btrfs", may_mount=may_mount, said="there is a log tree")
         # If the source is mounted here, the kernel refuses this one or gives it a passing fsid.
-        await off_loop(_replay_log, device, "btrfs", ())
-        if not await off_loop(_is_clean, device):
+        _replay_log(device, "btrfs", ())
+        if not _is_clean(device):
             raise HostError(f"{device}: the log of the btrfs is still there after a mount")
-    await command.run(["btrfstune", "-f", "-M", new_uuid, device], timeout_s=_TIMEOUT_S)
+    command.run(["btrfstune", "-f", "-M", new_uuid, device], timeout_s=_TIMEOUT_S)
 
 
 def _require_mount_allowed(device: Path, fs_type: str, *, may_mount: bool, said: str) -> None:
@@ -101,8 +100,8 @@ def _is_clean(device: Path) -> bool:
     return found is not None and found.clean
 
 
-async def _has(device: Path, new_uuid: str) -> bool:
-    found = await off_loop(superblock.read, device)
+def _has(device: Path, new_uuid: str) -> bool:
+    found = superblock.read(device)
     return found is not None and found.uuid == new_uuid
 
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from katacsi.backends.api import runs_in_one_thread
 from katacsi.errors import OutOfSpace, SizeOutOfRange, VolumeInUse
-from katacsi.host.offloop import in_one_thread
 from katacsi.testing import blockio
 from katacsi.testing.kit import ConformanceKit
 
@@ -57,10 +55,8 @@ class DeviceTests(ConformanceKit):
         await pool.detach(volume.id)
         assert await pool.backend.is_blank(volume.id) is not True
 
-    async def test_a_promise_of_one_thread_is_kept(self, pool: PoolUnderTest) -> None:
-        """Who says `runs_in_one_thread` can be called in a thread, where nothing waits for the event loop."""
-        if not runs_in_one_thread(pool.backend):
-            pytest.skip("the pool has no such feature: runs_in_one_thread")
+    async def test_two_volumes_live_at_once(self, pool: PoolUnderTest) -> None:
+        """The workflows call a pool for several volumes at the same time; neither disturbs the other."""
         volume, other = await pool.create("a"), await pool.create("b")
 
         async def life(volume: Volume) -> None:
@@ -78,7 +74,7 @@ class DeviceTests(ConformanceKit):
             await backend.delete(volume.id)
             assert await backend.get(volume.id) is None
 
-        await asyncio.gather(in_one_thread(life(volume)), in_one_thread(life(other)))
+        await asyncio.gather(life(volume), life(other))
 
     async def test_attaching_twice_gives_the_same_device(self, pool: PoolUnderTest) -> None:
         """A volume has one device, a block device of its size, until it is detached; then it has none."""

@@ -75,16 +75,15 @@ class DirectWay:
             await self._hand_over(job, record, Undo())
 
     async def _is_handed_over(self, job: Job, record: DirectVolumeRecord) -> bool:
-        return await guard.guard_of(
-            job.published.path
-        ) == job.published.volume_id and await self._writer.holds(job.published.path, record)
+        guarded = await off_loop(guard.guard_of, job.published.path)
+        return guarded == job.published.volume_id and await self._writer.holds(job.published.path, record)
 
     async def _hand_over(self, job: Job, record: DirectVolumeRecord, undo: Undo) -> None:
         volume = job.volume
         if not job.published.read_only:
             await set_facts(job.backend, volume, volume.facts.with_(guest_written=True))
         undo.add(f"guard at {job.target}", lambda: self._withdraw(job))
-        await guard.ensure_guard(job.published.path, job.published.volume_id)
+        await off_loop(guard.ensure_guard, job.published.path, job.published.volume_id)
         undo.add(f"record of {job.target}", lambda: self._withdraw_record(job, record))
         await self._writer.add(job.published.path, record)
 
@@ -94,7 +93,7 @@ class DirectWay:
             await self._writer.remove(job.published.path)
 
     async def _withdraw(self, job: Job) -> None:
-        await guard.remove_guard(job.published.path)
+        await off_loop(guard.remove_guard, job.published.path)
         await off_loop(mount.remove_target, job.target)
 
 
@@ -121,11 +120,11 @@ async def _give_root_to_group(job: Job, gid: int) -> None:
     """
     device, policy = job.device.path, job.published.fs_group_change_policy
     try:
-        if await has_root_group(device, gid, policy):
+        if await off_loop(has_root_group, device, gid, policy):
             return
         if held := await off_loop(holders.lasting, device):
             raise VolumeInUse(f"{device}: is held by {held[0]}")
-        if await ensure_root_group(device, gid, policy):
+        if await off_loop(ensure_root_group, device, gid, policy):
             log.info("root directory given to the pod's group", volume=str(job.volume.id), group=gid)
     except KatacsiError as error:
         log.warning(

@@ -7,10 +7,10 @@ torn mkfs left behind is ours to overwrite, and nothing else ever is.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,9 +18,7 @@ import structlog
 from katacsi.backends.api import Facts, FormatState
 from katacsi.errors import DataLossAlarm, ForeignContent, HostError, InvalidRequest, Precondition, Unsupported
 from katacsi.host import block, mkfs, probe, superblock, uuids
-from katacsi.host.offloop import off_loop, on_loop
-from katacsi.volumes.hoststeps import host_steps
-from katacsi.volumes.room import Room
+from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +40,7 @@ class Formatter:
         self._settings = settings
         self._metrics = metrics
         # mkfs is processor and disk work; more of them at once than this only slows each down.
-        self._room = Room(2 * (os.cpu_count() or 1))
+        self._room = asyncio.Semaphore(2 * (os.cpu_count() or 1))
 
     async def ensure(
         self,
@@ -82,27 +80,8 @@ class Formatter:
             volume = await set_facts(backend, volume, begun)
         else:
             await self._prove_torn(volume, device)
-        make = partial(
-            self._formatted, backend, volume, device, mkfs_options, zeroed=zeroed, for_guests=for_guests
-        )
-        with self._room.at_once() as entered:
-            if entered:
-                return await make()
-        await on_loop()  # to wait in a thread for the room would keep others from working there
-        async with self._room.in_turn():
-            return await host_steps(backend, make())
-
-    async def _formatted(
-        self,
-        backend: Backend,
-        volume: Volume,
-        device: Device,
-        mkfs_options: str,
-        *,
-        zeroed: bool,
-        for_guests: bool,
-    ) -> tuple[Volume, Superblock]:
-        made = await self._make(volume, device, mkfs_options, zeroed=zeroed)
+        async with self._room:
+            made = await self._make(volume, device, mkfs_options, zeroed=zeroed)
         facts = volume.facts.with_(
             format=FormatState.FORMATTED,
             guest_written=volume.facts.guest_written or (for_guests and made.fs_type == "ext4"),
@@ -114,7 +93,7 @@ class Formatter:
         """Prove that nothing would be overwritten; tell whether the whole device is known to read as zero."""
         if await backend.is_blank(volume.id):
             return True
-        found = await probe.signature(device.path, timeout_s=self._settings.timeouts.probe)
+        found = await off_loop(probe.signature, device.path, timeout_s=self._settings.timeouts.probe)
         if found is not None:
             raise ForeignContent(
                 f"volume {volume.id}: never formatted by katacsi, but {device.path} holds "
@@ -131,7 +110,7 @@ class Formatter:
 
     async def _prove_torn(self, volume: Volume, device: Device) -> None:
         """Make sure that what is there is a piece of the mkfs that the facts name, or nothing."""
-        found = await probe.signature(device.path, timeout_s=self._settings.timeouts.probe)
+        found = await off_loop(probe.signature, device.path, timeout_s=self._settings.timeouts.probe)
         facts = volume.facts
         if found is None:
             return
@@ -154,7 +133,8 @@ class Formatter:
             options = mkfs.validate_options(facts.fs_type, mkfs_options)
         except ValueError as error:
             raise InvalidRequest("katacsi.io/mkfs-options", str(error)) from error
-        await mkfs.make(
+        await off_loop(
+            mkfs.make,
             device.path,
             facts.fs_type,
             facts.fs_uuid,
@@ -177,7 +157,7 @@ class Formatter:
         facts = volume.facts
         found = await off_loop(superblock.read, device.path)
         if found is None:
-            other = await probe.signature(device.path, timeout_s=self._settings.timeouts.probe)
+            other = await off_loop(probe.signature, device.path, timeout_s=self._settings.timeouts.probe)
             if other is None:
                 raise DataLossAlarm(
                     f"volume {volume.id}: was formatted as {facts.fs_type} {facts.fs_uuid}, but "
@@ -201,8 +181,8 @@ class Formatter:
     async def _renew_uuid(self, backend: Backend, volume: Volume, device: Device) -> Volume:
         fresh = str(uuid.uuid4())
         try:
-            await uuids.renew(
-                device.path, volume.facts.fs_type, fresh, may_mount=self.may_mount(volume.facts)
+            await off_loop(
+                uuids.renew, device.path, volume.facts.fs_type, fresh, may_mount=self.may_mount(volume.facts)
             )
         except Unsupported as kept:
             # xfs always, and what only a mount could bring in order; it is mounted `nouuid`.

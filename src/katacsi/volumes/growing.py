@@ -45,7 +45,7 @@ class Growing:
         mounts = await off_loop(mount.of_device, block.device_number(device.path))
         if mounts:
             return volume
-        await growth.grow_offline(device.path, found.fs_type, timeout_s=self._timeout_s)
+        await off_loop(growth.grow_offline, device.path, found.fs_type, timeout_s=self._timeout_s)
         log.info(
             "filesystem grown",
             filesystem=found.fs_type,
@@ -99,7 +99,7 @@ class Growing:
         found = await off_loop(superblock.read, device.path)
         if found is None or not growth.fills(found, device.size_bytes):
             fs_type = found.fs_type if found else volume.facts.fs_type
-            await growth.grow_mounted(device.path, mount_point, fs_type)
+            await off_loop(growth.grow_mounted, device.path, mount_point, fs_type)
             log.info(
                 "filesystem grown",
                 filesystem=fs_type,

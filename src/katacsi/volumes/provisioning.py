@@ -13,7 +13,6 @@ from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_
 from katacsi.volumes import capabilities, leftovers, listing, parameters
 from katacsi.volumes.copies import content_source
 from katacsi.volumes.finding import find_volume
-from katacsi.volumes.hoststeps import host_steps
 from katacsi.volumes.locks import snapshot_lock, volume_lock
 from katacsi.volumes.requests import SourceKind, Validation, VolumePage, VolumeView
 
@@ -98,7 +97,7 @@ class Provisioning:
         with self._context.locks.hold(volume_lock(parsed.name)):
             backend = await self._context.pools.holding(parsed)
             self._check_unused(volume_id)
-            await host_steps(backend, self._delete(backend, parsed))
+            await self._delete(backend, parsed)
         log.debug("volume deleted", volume=volume_id)
 
     async def _delete(self, backend: Backend, volume_id: VolumeId) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,10 +22,7 @@ from katacsi.volumes.mode import Mode
 from katacsi.volumes.parameters import FsGroupChangePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-P = ParamSpec("P")
 
 log = structlog.get_logger(__name__)
 
@@ -80,16 +76,12 @@ class PublishState:
         self._staged: dict[str, Staged] = {}
         self._targets: defaultdict[str, set[str]] = defaultdict(set)
         self._stagings: defaultdict[str, set[str]] = defaultdict(set)
-        self._in_memory = False
-        # The workflows run in threads; a file and its entry are changed under the volume's lock.
-        self._lock = threading.Lock()
 
     async def load(self) -> None:
         """Read the facts of this boot. One that cannot be read is reported and left alone."""
         for directory, kind in ((self._published_in, Published), (self._staged_in, Staged)):
             for item in await off_loop(_read_all, directory, kind):
                 self._index(item)
-        self._in_memory = await off_loop(files.in_memory, self._published_in)
 
     def staged(self, path: str) -> Staged | None:
         """What a staging path was staged for."""
@@ -101,62 +93,49 @@ class PublishState:
 
     def stagings_of(self, volume_id: str) -> list[Staged]:
         """Where a volume is staged."""
-        with self._lock:
-            return [self._staged[path] for path in sorted(self._stagings.get(volume_id, ()))]
+        return [self._staged[path] for path in sorted(self._stagings.get(volume_id, ()))]
 
     def targets_of(self, volume_id: str) -> list[Published]:
         """Where a volume is published."""
-        with self._lock:
-            return [self._published[path] for path in sorted(self._targets.get(volume_id, ()))]
+        return [self._published[path] for path in sorted(self._targets.get(volume_id, ()))]
 
     def all_published(self) -> list[Published]:
         """Every published target."""
-        with self._lock:
-            return list(self._published.values())
+        return list(self._published.values())
 
     def all_staged(self) -> list[Staged]:
         """Every staging path."""
-        with self._lock:
-            return list(self._staged.values())
+        return list(self._staged.values())
 
     async def add(self, item: Staged | Published) -> None:
         """Remember a staging or a publish; the same again changes nothing."""
         if self._known(item):
             return
         data = json.dumps({"schema": _SCHEMA, **asdict(item)}, separators=(",", ":")).encode()
-        await self._step(_write, self._file(item), data)
+        await off_loop(_write, self._file(item), data)
         self._index(item)
 
     async def remove(self, item: Staged | Published) -> None:
         """Forget a staging or a publish."""
-        await self._step(files.ensure_absent, self._file(item))
-        with self._lock:
-            if isinstance(item, Published):
-                self._published.pop(item.path, None)
-                _discard(self._targets, item)
-            else:
-                self._staged.pop(item.path, None)
-                _discard(self._stagings, item)
-
-    async def _step(self, change: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Make a small change: at once on tmpfs, where a thread would cost four times the work itself."""
-        if self._in_memory:
-            change(*args, **kwargs)
+        await off_loop(files.ensure_absent, self._file(item))
+        if isinstance(item, Published):
+            self._published.pop(item.path, None)
+            _discard(self._targets, item)
         else:
-            await off_loop(change, *args, **kwargs)
+            self._staged.pop(item.path, None)
+            _discard(self._stagings, item)
 
     def _known(self, item: Staged | Published) -> bool:
         here = self._published.get(item.path) if isinstance(item, Published) else self._staged.get(item.path)
         return here == item
 
     def _index(self, item: Staged | Published) -> None:
-        with self._lock:
-            if isinstance(item, Published):
-                self._published[item.path] = item
-                self._targets[item.volume_id].add(item.path)
-            else:
-                self._staged[item.path] = item
-                self._stagings[item.volume_id].add(item.path)
+        if isinstance(item, Published):
+            self._published[item.path] = item
+            self._targets[item.volume_id].add(item.path)
+        else:
+            self._staged[item.path] = item
+            self._stagings[item.volume_id].add(item.path)
 
     def _file(self, item: Staged | Published) -> Path:
         return (self._published_in if isinstance(item, Published) else self._staged_in) / file_name(item.path)

@@ -12,12 +12,10 @@ from katacsi.directvolume import guard
 from katacsi.directvolume.record import MAX_TARGET_BYTES, VOLUME_TYPE
 from katacsi.errors import AlreadyExists, CorruptRecord, InvalidRequest, Precondition, VolumeInUse
 from katacsi.host import mount
-from katacsi.host.offloop import in_one_thread, off_loop, on_loop
+from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths
-from katacsi.volumes.context import NoCluster
 from katacsi.volumes.finding import backend_of, look_up
-from katacsi.volumes.hoststeps import host_steps
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.mode import Asked, Mode, PodRuntime, decide
 from katacsi.volumes.pools import parse_id
@@ -58,7 +56,7 @@ class Publishing:
         paths.check("staging_target_path", request.staging_path)
         with self._context.locks.hold(volume_lock(parsed.name)):
             backend = await backend_of(self._context.pools, parsed)
-            published = await host_steps(backend, self._publish(backend, parsed, request))
+            published = await self._publish(backend, parsed, request)
         log.debug(
             "volume published", mode=published.mode, device=published.device, target=request.target_path
         )
@@ -113,7 +111,7 @@ class Publishing:
                 raise Precondition(
                     f"target_path {target_path}: is published for volume {known.volume_id}, not {volume_id}"
                 )
-            await in_one_thread(self._unpublish(volume_id, target_path, known))
+            await self._unpublish(volume_id, target_path, known)
         log.debug("volume unpublished", target=target_path)
 
     async def _unpublish(self, volume_id: str, target_path: str, known: Published | None) -> None:
@@ -129,7 +127,7 @@ class Publishing:
         Raises:
             Precondition: the guard is another volume's.
         """
-        guarded = await guard.guard_of(target_path)
+        guarded = await off_loop(guard.guard_of, target_path)
         if guarded is not None:
             if guarded != volume_id:
                 raise Precondition(
@@ -162,8 +160,6 @@ class Publishing:
     async def _mode(self, request: Publish, asked: Asked) -> Mode:
         runtime = PodRuntime.NO_CLUSTER
         if asked is not Asked.HOST:
-            if not isinstance(self._context.cluster, NoCluster):
-                await on_loop()  # it is asked over the network
             runtime = await self._context.cluster.pod_runtime(request.volume_context)
         return decide(request.capability.access_type, asked, runtime, volume=f"volume {request.volume_id}")
 

@@ -17,7 +17,6 @@ from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
 from katacsi.volumes import capabilities, leftovers, parameters, paths
 from katacsi.volumes.finding import backend_of, look_up
-from katacsi.volumes.hoststeps import host_steps
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.mode import Asked
 from katacsi.volumes.pools import parse_id
@@ -53,7 +52,7 @@ class Staging:
         paths.check("staging_target_path", request.staging_path)
         with self._context.locks.hold(volume_lock(parsed.name)):
             backend = await backend_of(self._context.pools, parsed)
-            await host_steps(backend, self._stage(backend, parsed, request))
+            await self._stage(backend, parsed, request)
 
     async def _stage(self, backend: Backend, volume_id: VolumeId, request: Stage) -> None:
         volume = await look_up(backend, volume_id)
@@ -94,7 +93,7 @@ class Staging:
                 raise VolumeInUse(
                     f"volume {volume_id}: is published at {targets[0].path}; unpublish it first"
                 )
-            await host_steps(backend, self._unstage(backend, parsed, staging_path))
+            await self._unstage(backend, parsed, staging_path)
 
     async def _unstage(self, backend: Backend, volume_id: VolumeId, staging_path: str) -> None:
         device = await backend.attached(volume_id)

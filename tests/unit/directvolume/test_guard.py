@@ -62,7 +62,7 @@ def own_kernel_again():
 async def test_selinux_is_seen_in_the_mounts(monkeypatch, table):
     """Where any mount shows labels the guard has a context, lest the kubelet ask for a relabel."""
     mounts = on_host(monkeypatch, Mounts(mounted("ext4", options=("rw",)), *table))
-    await guard.ensure_guard("/t", "v")
+    guard.ensure_guard("/t", "v")
     assert "context=" in mounts.here[0].asked
 
 
@@ -70,14 +70,14 @@ async def test_selinux_is_seen_in_sysfs(monkeypatch, tmp_path):
     """selinuxfs at its usual place is enough."""
     (tmp_path / "enforce").touch()
     mounts = on_host(monkeypatch, Mounts(), tmp_path / "enforce")
-    await guard.ensure_guard("/t", "v")
+    guard.ensure_guard("/t", "v")
     assert "context=" in mounts.here[0].asked
 
 
 async def test_without_selinux_there_is_no_context(monkeypatch):
     """A kernel without SELinux refuses the option."""
     mounts = on_host(monkeypatch, Mounts(mounted("ext4", options=("rw", "relatime"))))
-    await guard.ensure_guard("/t", "v")
+    guard.ensure_guard("/t", "v")
     assert mounts.here[0].asked == "size=4k,mode=0555"
 
 
@@ -90,7 +90,7 @@ async def test_the_kernel_says_whether_there_is_selinux(monkeypatch, tmp_path, k
     mounts = on_host(
         monkeypatch, Mounts(mounted("ext4", options=("seclabel",))), filesystems=tmp_path / "filesystems"
     )
-    await guard.ensure_guard("/t", "v")
+    guard.ensure_guard("/t", "v")
     assert ("context=" in mounts.here[0].asked) is asked
 
 
@@ -99,4 +99,4 @@ async def test_a_guard_that_became_writable_is_none(monkeypatch):
     mounts = on_host(monkeypatch, Mounts())
     mounts.here.append(mounted("tmpfs", "katacsi:v", ("rw",), ("rw",)))
     with pytest.raises(HostError, match="writable"):
-        await guard.ensure_guard("/t", "v")
+        guard.ensure_guard("/t", "v")

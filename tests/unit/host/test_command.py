@@ -12,6 +12,7 @@ import pytest
 
 from katacsi.errors import HostError
 from katacsi.host import _child, _spawn, command
+from katacsi.host.offloop import off_loop
 
 
 def sh(script: str) -> list[str]:
@@ -69,20 +70,20 @@ def _read(path: Path) -> bytes:
 
 async def test_gives_what_the_tool_printed():
     """Output, messages and exit code come back as the tool gave them."""
-    done = await command.run(sh("echo out; echo err >&2; exit 3"), timeout_s=10, ok=(3,))
+    done = command.run(sh("echo out; echo err >&2; exit 3"), timeout_s=10, ok=(3,))
     assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", "err")
 
 
 async def test_a_word_is_never_read_by_a_shell():
     """Words reach the tool as they are, whatever signs they hold."""
     word = "a b;$(id)`id`*'\"\n|&> \\"
-    assert (await command.run(["printf", "%s", word], timeout_s=10)).stdout == word.encode()
+    assert (command.run(["printf", "%s", word], timeout_s=10)).stdout == word.encode()
 
 
 async def test_paths_are_words(tmp_path):
     """A path needs no conversion by the caller."""
     (tmp_path / "x").touch()
-    assert (await command.run(["ls", tmp_path], timeout_s=10)).stdout == b"x\n"
+    assert (command.run(["ls", tmp_path], timeout_s=10)).stdout == b"x\n"
 
 
 @pytest.mark.usefixtures("each_way")
@@ -91,7 +92,7 @@ async def test_environment_is_fixed(monkeypatch):
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("SECRET", "1")
-    done = await command.run(["env"], timeout_s=10, environment={"DM_DISABLE_UDEV": "1"})
+    done = command.run(["env"], timeout_s=10, environment={"DM_DISABLE_UDEV": "1"})
     assert sorted(done.stdout.decode().split()) == [
         "DM_DISABLE_UDEV=1",
         "LC_ALL=C.UTF-8",
@@ -102,7 +103,7 @@ async def test_environment_is_fixed(monkeypatch):
 @pytest.mark.usefixtures("each_way")
 async def test_a_tool_starts_in_the_root_directory_and_in_its_own_session():
     """A tool holds no directory of ours, and a signal to our group (Ctrl-C) does not reach it."""
-    done = await command.run(sh("pwd; cut -d' ' -f6 /proc/self/stat; echo $$"), timeout_s=10)
+    done = command.run(sh("pwd; cut -d' ' -f6 /proc/self/stat; echo $$"), timeout_s=10)
     where, session, pid = done.stdout.split()
     assert where == b"/"
     assert session == pid
@@ -113,14 +114,14 @@ async def test_a_tool_inherits_no_descriptor(tmp_path):
     """Files that we hold open are not held by a tool."""
     with (tmp_path / "held").open("w") as held:
         os.set_inheritable(held.fileno(), True)
-        done = await command.run(sh("ls -l /proc/$$/fd"), timeout_s=10)
+        done = command.run(sh("ls -l /proc/$$/fd"), timeout_s=10)
     assert b"held" not in done.stdout
 
 
 @pytest.mark.usefixtures("each_way")
 async def test_a_tool_ends_by_the_signals_that_python_ignores():
     """A tool that writes to a closed pipe ends, as it does from a shell."""
-    done = await command.run(sh("grep -E 'Sig(Ign|Blk)' /proc/self/status"), timeout_s=10)
+    done = command.run(sh("grep -E 'Sig(Ign|Blk)' /proc/self/status"), timeout_s=10)
     # Others may be ignored by whoever started the tests, as SIGHUP is by nohup; a tool inherits that rightly.
     of_python = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
     masks = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
@@ -132,7 +133,7 @@ async def test_a_tool_ends_by_the_signals_that_python_ignores():
 async def test_a_word_with_a_zero_byte_is_refused():
     """C would end the word there, and the tool would get another one."""
     with pytest.raises(ValueError, match="null byte"):
-        await command.run(["echo", "a\0b"], timeout_s=10)
+        command.run(["echo", "a\0b"], timeout_s=10)
 
 
 def test_a_child_that_was_given_up_is_collected_later():
@@ -158,13 +159,13 @@ def _start(argv: list[str]) -> _child.Child:
 @pytest.mark.parametrize("size", [0, 1, 1 << 20])
 async def test_input_reaches_the_tool(size):
     """Input of any length arrives whole; without input a tool reads the end of file."""
-    assert len((await command.run(["cat"], timeout_s=10, stdin=b"x" * size)).stdout) == size
+    assert len((command.run(["cat"], timeout_s=10, stdin=b"x" * size)).stdout) == size
 
 
 async def test_both_pipes_may_be_full():
     """A tool that writes much to both outputs does not wait for us for ever."""
     script = "head -c 3000000 /dev/zero >&2 & head -c 3000000 /dev/zero; wait"
-    done = await command.run(sh(script), timeout_s=20)
+    done = command.run(sh(script), timeout_s=20)
     assert len(done.stdout) == 3_000_000
     assert len(done.stderr) == command.MAX_MESSAGE_BYTES
 
@@ -172,16 +173,16 @@ async def test_both_pipes_may_be_full():
 async def test_too_much_output_is_an_error(monkeypatch):
     """Half a report is never taken for a whole one."""
     monkeypatch.setattr(command, "MAX_OUTPUT_BYTES", 1000)
-    assert len((await command.run(sh("head -c 1000 /dev/zero"), timeout_s=10)).stdout) == 1000
+    assert len((command.run(sh("head -c 1000 /dev/zero"), timeout_s=10)).stdout) == 1000
     with pytest.raises(command.CommandError, match="more than 1000 bytes"):
-        await command.run(sh("head -c 1001 /dev/zero"), timeout_s=10)
+        command.run(sh("head -c 1001 /dev/zero"), timeout_s=10)
 
 
 @pytest.mark.usefixtures("each_way")
 async def test_failure_names_the_tool_the_code_and_its_words():
     """The error of a failed tool says what a person needs to know."""
     with pytest.raises(command.CommandError) as caught:
-        await command.run(sh("echo 'no such thing' >&2; exit 7"), timeout_s=10)
+        command.run(sh("echo 'no such thing' >&2; exit 7"), timeout_s=10)
     assert caught.value.message == "sh: exit code 7: no such thing"
     assert (caught.value.tool, caught.value.returncode, caught.value.stderr) == ("sh", 7, "no such thing")
 
@@ -189,7 +190,7 @@ async def test_failure_names_the_tool_the_code_and_its_words():
 async def test_death_by_signal_is_a_failure():
     """A tool that was killed by somebody is no success, and the signal is named."""
     with pytest.raises(command.CommandError, match="killed by SIGSEGV") as caught:
-        await command.run(sh("kill -SEGV $$"), timeout_s=10)
+        command.run(sh("kill -SEGV $$"), timeout_s=10)
     assert caught.value.returncode == -signal.SIGSEGV
 
 
@@ -198,7 +199,7 @@ async def test_a_missing_tool_names_its_package(monkeypatch):
     """Where a tool is not installed, the error says what to install; once it is, it is found."""
     monkeypatch.setattr(command, "ENVIRONMENT", {"PATH": "/nowhere"})
     with pytest.raises(command.MissingTool, match=r"mkfs\.xfs: not found .* package xfsprogs"):
-        await command.run(["mkfs.xfs"], timeout_s=10)
+        command.run(["mkfs.xfs"], timeout_s=10)
 
 
 async def test_a_tool_may_be_installed_later(monkeypatch, tmp_path):
@@ -207,9 +208,9 @@ async def test_a_tool_may_be_installed_later(monkeypatch, tmp_path):
     tool = tmp_path / "blkid"
     for _ in range(2):
         with pytest.raises(command.MissingTool):
-            await command.run(["blkid"], timeout_s=10)
+            command.run(["blkid"], timeout_s=10)
         tool.symlink_to("/bin/true")
-        await command.run(["blkid"], timeout_s=10)
+        command.run(["blkid"], timeout_s=10)
         tool.unlink()
 
 
@@ -220,7 +221,7 @@ async def test_what_cannot_be_executed_is_an_error(tmp_path):
     tool.write_bytes(b"\0\0")
     tool.chmod(0o755)
     with pytest.raises(HostError, match="cannot be started"):
-        await command.run([tool], timeout_s=10)
+        command.run([tool], timeout_s=10)
 
 
 async def test_a_late_command_is_asked_to_end():
@@ -228,7 +229,7 @@ async def test_a_late_command_is_asked_to_end():
     script = "trap 'echo tidied >&2; exit 0' TERM; while :; do sleep 0.05; done"
     started = time.monotonic()
     with pytest.raises(command.CommandTimeout, match=r"no end after 0\.3 s.*tidied"):
-        await command.run(sh(script), timeout_s=0.3)
+        command.run(sh(script), timeout_s=0.3)
     assert time.monotonic() - started < 3
 
 
@@ -237,7 +238,7 @@ async def test_a_deaf_command_is_killed(monkeypatch, marker):
     """A command that ignores SIGTERM is killed after the time of grace, its children with it."""
     monkeypatch.setattr(command, "GRACE_S", 0.2)
     with pytest.raises(command.CommandTimeout) as caught:
-        await command.run(sh(f"trap '' TERM; sleep {marker} & while :; do sleep 0.05; done"), timeout_s=0.2)
+        command.run(sh(f"trap '' TERM; sleep {marker} & while :; do sleep 0.05; done"), timeout_s=0.2)
     assert caught.value.returncode == -signal.SIGKILL
     assert await processes_with(marker) == []
 
@@ -245,7 +246,7 @@ async def test_a_deaf_command_is_killed(monkeypatch, marker):
 async def test_a_grandchild_that_holds_the_pipe_delays_nothing(marker):
     """The end of a command is the end of its process; what it leaves in its session is ended."""
     started = time.monotonic()
-    done = await command.run(sh(f"echo done; sleep {marker} & exit 0"), timeout_s=30)
+    done = command.run(sh(f"echo done; sleep {marker} & exit 0"), timeout_s=30)
     assert done.stdout == b"done\n"
     assert time.monotonic() - started < 5
     assert await processes_with(marker) == []
@@ -254,7 +255,7 @@ async def test_a_grandchild_that_holds_the_pipe_delays_nothing(marker):
 async def test_cancelling_the_caller_leaves_the_command_running(tmp_path):
     """A change of the host is not cut off because the caller went away."""
     mark = tmp_path / "mark"
-    caller = asyncio.create_task(command.run(sh(f"sleep 0.3; touch {mark}"), timeout_s=10))
+    caller = asyncio.create_task(off_loop(command.run, sh(f"sleep 0.3; touch {mark}"), timeout_s=10))
     await asyncio.sleep(0.1)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -279,7 +280,7 @@ async def test_many_commands_do_not_stop_the_event_loop():
             longest = max(longest, time.perf_counter() - before)
 
     watcher = asyncio.create_task(watch())
-    await asyncio.gather(*(command.run(["true"], timeout_s=30) for _ in range(100)))
+    await asyncio.gather(*(off_loop(command.run, ["true"], timeout_s=30) for _ in range(100)))
     watcher.cancel()
     # Forked in the loop itself they stop it for more than 50 ms, and for longer on a busy machine, as this
     # may be; 2 ms are usual here.

@@ -23,7 +23,7 @@ XFS_LATER_THAN_5_10 = {"NREXT64", "EXCHANGE", "PARENT", "METADIR", "ZONED"}
 
 
 async def ext4_features(file) -> set[str]:
-    said = await command.run(["dumpe2fs", "-h", file], timeout_s=10)
+    said = command.run(["dumpe2fs", "-h", file], timeout_s=10)
     return set(re.search(r"^Filesystem features: (.*)$", said.stdout.decode(), re.MULTILINE)[1].split())
 
 
@@ -32,7 +32,7 @@ async def test_ext4_has_only_what_older_kernels_mount(tmp_path, zeroed):
     """The features do not depend on the installed tool, so an older guest kernel mounts the volume."""
     blockdevices.need("mkfs.ext4", "dumpe2fs")
     file = blockdevices.sparse_file(tmp_path / "image", 64 * MIB)
-    await mkfs.make(file, "ext4", UUID, zeroed=zeroed)
+    mkfs.make(file, "ext4", UUID, zeroed=zeroed)
     assert await ext4_features(file) == EXT4_OF_5_10
 
 
@@ -40,8 +40,8 @@ async def test_xfs_has_only_what_older_kernels_mount(tmp_path):
     """Features that newer tools turn on by themselves are off."""
     blockdevices.need("mkfs.xfs", "xfs_db")
     file = blockdevices.sparse_file(tmp_path / "image", 300 * MIB)
-    await mkfs.make(file, "xfs", UUID)
-    said = await command.run(["xfs_db", "-r", "-c", "version", file], timeout_s=10)
+    mkfs.make(file, "xfs", UUID)
+    said = command.run(["xfs_db", "-r", "-c", "version", file], timeout_s=10)
     assert not XFS_LATER_THAN_5_10 & set(re.split(r"[,=\s]+", said.stdout.decode()))
 
 
@@ -49,9 +49,9 @@ async def test_ext4_on_blank_storage_stays_thin(tmp_path):
     """Of a large blank volume hardly anything is written, and nothing is left for the guest to clear."""
     blockdevices.need("mkfs.ext4", "dumpe2fs")
     file = blockdevices.sparse_file(tmp_path / "image", 4096 * MIB)
-    await mkfs.make(file, "ext4", UUID, zeroed=True)
+    mkfs.make(file, "ext4", UUID, zeroed=True)
     assert file.stat().st_blocks * 512 < 8 * MIB
-    said = (await command.run(["dumpe2fs", file], timeout_s=10)).stdout.decode()
+    said = (command.run(["dumpe2fs", file], timeout_s=10)).stdout.decode()
     assert said.count("ITABLE_ZEROED") == said.count(": (Blocks ") == 32
 
 
@@ -60,8 +60,8 @@ async def test_ext4_clears_its_journal_where_old_data_may_lie(tmp_path):
     blockdevices.need("mkfs.ext4", "debugfs")
     file = tmp_path / "image"
     file.write_bytes(b"\xc0\x3b\x39\x98" * (16 * MIB))
-    await mkfs.make(file, "ext4", UUID)
-    journal = await command.run(["debugfs", "-R", "cat <8>", file], timeout_s=10)
+    mkfs.make(file, "ext4", UUID)
+    journal = command.run(["debugfs", "-R", "cat <8>", file], timeout_s=10)
     assert not journal.stdout[4096:].strip(b"\0")
 
 
@@ -69,8 +69,8 @@ async def test_no_blocks_are_kept_for_root(tmp_path):
     """All of a volume is the user's."""
     blockdevices.need("mkfs.ext4", "dumpe2fs")
     file = blockdevices.sparse_file(tmp_path / "image", 64 * MIB)
-    await mkfs.make(file, "ext4", UUID)
-    said = await command.run(["dumpe2fs", "-h", file], timeout_s=10)
+    mkfs.make(file, "ext4", UUID)
+    said = command.run(["dumpe2fs", "-h", file], timeout_s=10)
     assert re.search(rb"^Reserved block count: +0$", said.stdout, re.MULTILINE)
 
 
@@ -80,7 +80,7 @@ async def test_making_again_ends_in_the_same_filesystem(tmp_path, fs_type):
     blockdevices.need(f"mkfs.{fs_type}")
     file = blockdevices.sparse_file(tmp_path / "image", 300 * MIB)
     for _ in range(2):
-        await mkfs.make(file, fs_type, UUID)
+        mkfs.make(file, fs_type, UUID)
     found = superblock.read(file)
     assert (found.fs_type, found.uuid) == (fs_type, UUID)
 
@@ -90,7 +90,7 @@ async def test_the_minimum_size_is_enough(tmp_path, fs_type):
     """At the smallest size that we accept the tool makes a filesystem, with a journal."""
     blockdevices.need(f"mkfs.{fs_type}", "dumpe2fs")
     file = blockdevices.sparse_file(tmp_path / "image", mkfs.minimum_size(fs_type))
-    await mkfs.make(file, fs_type, UUID)
+    mkfs.make(file, fs_type, UUID)
     assert superblock.read(file).fs_type == fs_type
     if fs_type == "ext4":
         assert "has_journal" in await ext4_features(file)
@@ -102,7 +102,7 @@ async def test_the_minimum_size_is_the_tools_own(tmp_path, fs_type):
     blockdevices.need(f"mkfs.{fs_type}")
     file = blockdevices.sparse_file(tmp_path / "image", mkfs.minimum_size(fs_type) - 4096)
     with pytest.raises(command.CommandError):
-        await mkfs.make(file, fs_type, UUID)
+        mkfs.make(file, fs_type, UUID)
 
 
 async def test_users_options_join_ours(tmp_path):
@@ -110,7 +110,7 @@ async def test_users_options_join_ours(tmp_path):
     blockdevices.need("mkfs.ext4", "dumpe2fs")
     file = blockdevices.sparse_file(tmp_path / "image", 64 * MIB)
     options = mkfs.validate_options("ext4", "-O project,^resize_inode -E stride=4 -m 5 -I 512")
-    await mkfs.make(file, "ext4", UUID, options=options, zeroed=True)
+    mkfs.make(file, "ext4", UUID, options=options, zeroed=True)
     assert await ext4_features(file) == EXT4_OF_5_10 - {"resize_inode"} | {"project"}
     assert superblock.read(file).uuid == UUID
     assert file.stat().st_blocks * 512 < MIB
@@ -123,7 +123,7 @@ async def test_xfs_takes_users_options(tmp_path, options):
     """A user may also ask for what we leave out by default; nothing is named twice."""
     blockdevices.need("mkfs.xfs")
     file = blockdevices.sparse_file(tmp_path / "image", 400 * MIB)
-    await mkfs.make(file, "xfs", UUID, options=mkfs.validate_options("xfs", options))
+    mkfs.make(file, "xfs", UUID, options=mkfs.validate_options("xfs", options))
     assert superblock.read(file).uuid == UUID
 
 
@@ -132,7 +132,7 @@ async def test_btrfs_takes_users_options(tmp_path):
     blockdevices.need("mkfs.btrfs")
     file = blockdevices.sparse_file(tmp_path / "image", 256 * MIB)
     options = mkfs.validate_options("btrfs", "-m single --csum xxhash -O ^no-holes")
-    await mkfs.make(file, "btrfs", UUID, options=options)
+    mkfs.make(file, "btrfs", UUID, options=options)
     assert superblock.read(file).uuid == UUID
 
 
@@ -210,21 +210,21 @@ async def test_other_filesystems_are_refused(tmp_path, fs_type):
         with pytest.raises(InvalidRequest):
             call(fs_type)
     with pytest.raises(InvalidRequest):
-        await mkfs.make(tmp_path / "image", fs_type, UUID)
+        mkfs.make(tmp_path / "image", fs_type, UUID)
 
 
 async def test_a_tool_is_asked_once_about_itself(tmp_path, monkeypatch):
     """Making many filesystems costs one command each, after the first."""
     blockdevices.need("mkfs.ext4")
     file = blockdevices.sparse_file(tmp_path / "image", 64 * MIB)
-    await mkfs.make(file, "ext4", UUID, zeroed=True)
+    mkfs.make(file, "ext4", UUID, zeroed=True)
     commands = []
     run = command.run
 
-    async def count(argv, **options):
+    def count(argv, **options):
         commands.append(argv)
-        return await run(argv, **options)
+        return run(argv, **options)
 
     monkeypatch.setattr(command, "run", count)
-    await mkfs.make(file, "ext4", UUID, zeroed=True)
+    mkfs.make(file, "ext4", UUID, zeroed=True)
     assert len(commands) == 1

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from katacsi.errors import HostError
-from katacsi.host import command, offloop
-from katacsi.host.offloop import in_one_thread, off_loop, on_loop
+from katacsi.host import offloop
+from katacsi.host.offloop import off_loop
 
 context = contextvars.ContextVar("context", default="unset")
 
@@ -86,111 +86,6 @@ async def test_hanging_devices_leave_threads_for_others():
         assert await off_loop(int) == 0
     may_end.set()
     assert all(await asyncio.gather(*stuck))
-
-
-# -- a coroutine in one thread -------------------------------------------------------------------------
-
-
-def thread():
-    """Name the thread that one is in."""
-    return threading.current_thread().name
-
-
-async def test_a_coroutine_runs_in_one_thread_from_start_to_end():
-    """Each step, a tool's end and the code between them: all in the same host thread."""
-
-    async def inner():
-        return await off_loop(thread)
-
-    async def steps():
-        seen = [thread(), await off_loop(thread), await inner()]
-        assert (await command.run(["echo", "a word"], timeout_s=10)).stdout == b"a word\n"
-        return [*seen, thread()]
-
-    seen = await in_one_thread(steps())
-    assert len(set(seen)) == 1
-    assert seen[0].startswith("katacsi-work")
-
-
-async def test_the_loop_goes_on_while_a_coroutine_blocks():
-    """A coroutine in a thread holds up nobody else's."""
-    may_end = threading.Event()
-
-    async def steps():
-        return await off_loop(may_end.wait, 10)
-
-    waiting = asyncio.create_task(in_one_thread(steps()))
-    assert await off_loop(int) == 0
-    may_end.set()
-    assert await waiting
-
-
-async def test_a_coroutine_asks_for_the_loop_and_goes_on_there():
-    """From `on_loop` to its end a coroutine is an ordinary one; in deeper calls, and on the loop itself."""
-
-    async def deeper():
-        await on_loop()
-        await asyncio.sleep(0)
-        return thread()
-
-    async def steps():
-        return thread(), await deeper(), await off_loop(thread), await in_one_thread(deeper())
-
-    begun, gone_on, hopped, nested = await in_one_thread(steps())
-    assert begun.startswith("katacsi-work")
-    assert hopped.startswith("katacsi-host")
-    assert gone_on == nested == thread() == await deeper()
-
-
-async def test_an_error_of_a_coroutine_arrives_and_its_blocks_are_left():
-    """`finally` and `async with` work in a thread as on the loop, and after `on_loop` as well."""
-    left = []
-
-    async def steps(*, loop_first):
-        try:
-            if loop_first:
-                await on_loop()
-            raise HostError("the disk is gone")
-        finally:
-            left.append(await off_loop(thread))
-
-    for loop_first in (False, True):
-        with pytest.raises(HostError, match="the disk is gone"):
-            await in_one_thread(steps(loop_first=loop_first))
-    assert [name.rstrip("0123456789_") for name in left] == ["katacsi-work", "katacsi-host"]
-
-
-async def test_waiting_for_the_loop_in_a_thread_is_an_error():
-    """Who forgets `on_loop` learns it at once, and the coroutine ends."""
-    left = []
-
-    class Odd:
-        def __await__(self):
-            yield "something"
-
-    async def steps():
-        try:
-            await Odd()
-        finally:
-            left.append(thread())
-
-    with pytest.raises(RuntimeError, match="on_loop"):
-        await in_one_thread(steps())
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        await in_one_thread(asyncio.sleep(1))
-    assert left
-
-
-async def test_a_coroutine_has_the_log_context_of_its_caller():
-    """In the thread, and on the loop after `on_loop`."""
-    context.set("volume 2")
-
-    async def steps():
-        first = context.get()
-        await on_loop()
-        return first, context.get()
-
-    assert await in_one_thread(steps()) == ("volume 2", "volume 2")
 
 
 # -- how a step's end reaches its caller ----------------------------------------------------------------

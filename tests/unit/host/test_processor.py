@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from katacsi.host import command, offloop, processor
-from katacsi.host.threads import Threads
 
 pytestmark = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="needs two processors to tell one from all"
@@ -21,8 +21,7 @@ def followed(monkeypatch):
     """Follow this thread, with host threads that nobody else gets to use; give what the process may use."""
     allowed = os.sched_getaffinity(0)
     monkeypatch.setattr(processor, "_seat", None)
-    monkeypatch.setattr(offloop, "_short", Threads(2, "short"))
-    monkeypatch.setattr(offloop, "_long", Threads(2, "long"))
+    monkeypatch.setattr(offloop, "_threads", ThreadPoolExecutor(2))
     processor.follow_this_thread()
     yield allowed
     os.sched_setaffinity(0, allowed)
@@ -53,11 +52,11 @@ async def test_many_steps_at_once_share_it(followed):
 
 
 async def test_a_command_may_use_every_processor(followed):
-    async def steps():
-        status = await command.run(["cat", "/proc/self/status"], timeout_s=5)
+    def step():
+        status = command.run(["cat", "/proc/self/status"], timeout_s=5)
         return status.stdout.decode(), bound()
 
-    status, after = await offloop.in_one_thread(steps())
+    status, after = await offloop.off_loop(step)
 
     words = next(line for line in status.splitlines() if line.startswith("Cpus_allowed:")).split()[1]
     mask = int(words.replace(",", ""), 16)

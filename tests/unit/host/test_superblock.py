@@ -36,7 +36,7 @@ async def test_reads_what_mkfs_made(tmp_path, fs_type):
     blockdevices.need(f"mkfs.{fs_type}")
     size = SIZES[fs_type]
     file = blockdevices.sparse_file(tmp_path / "image", size)
-    await mkfs.make(file, fs_type, UUID)
+    mkfs.make(file, fs_type, UUID)
     found = superblock.read(file)
     assert found is not None
     assert (found.fs_type, found.uuid, found.size_bytes, found.block_size) == (fs_type, UUID, size, 4096)
@@ -143,7 +143,7 @@ async def test_ext4_fills_what_mkfs_gave_it(tmp_path, size, options):
     where the tool would grow it."""
     blockdevices.need("mkfs.ext4", "resize2fs")
     file = blockdevices.sparse_file(tmp_path / "image", size)
-    await mkfs.make(file, "ext4", UUID, options=options, zeroed=True)
+    mkfs.make(file, "ext4", UUID, options=options, zeroed=True)
     fresh = superblock.read(file)
     assert growth.fills(fresh, size)
     for device_size, grows in (
@@ -152,7 +152,7 @@ async def test_ext4_fills_what_mkfs_gave_it(tmp_path, size, options):
     ):
         os.truncate(file, device_size)
         assert growth.fills(fresh, device_size) is not grows
-        await growth.grow_offline(file, "ext4")
+        growth.grow_offline(file, "ext4")
         grown = superblock.read(file)
         assert (grown.size_bytes > fresh.size_bytes) is grows
         assert growth.fills(grown, device_size)
@@ -164,7 +164,7 @@ async def test_a_rest_no_block_fits_in_is_full(tmp_path, fs_type):
     blockdevices.need(f"mkfs.{fs_type}")
     size = SIZES[fs_type] + 512
     file = blockdevices.sparse_file(tmp_path / "image", size)
-    await mkfs.make(file, fs_type, UUID)
+    mkfs.make(file, fs_type, UUID)
     assert growth.fills(superblock.read(file), size)
     assert not growth.fills(superblock.read(file), size + 4 * MIB)
 
@@ -173,6 +173,6 @@ async def test_a_device_that_lost_its_end_is_an_error(tmp_path):
     """A filesystem larger than its device is never said to be fine."""
     blockdevices.need("mkfs.ext4")
     file = blockdevices.sparse_file(tmp_path / "image", 64 * MIB)
-    await mkfs.make(file, "ext4", UUID)
+    mkfs.make(file, "ext4", UUID)
     with pytest.raises(HostError, match="device of only"):
         growth.fills(superblock.read(file), 64 * MIB - 4096)

@@ -50,8 +50,6 @@ class LoopfileBackend:
     Settings: ClassVar[type[pydantic.BaseModel]] = LoopfileSettings
     parameters: ClassVar[Mapping[str, str]] = PARAMETERS
     scope = Scope.LOCAL
-    #: Each method is one step in a thread, and the steps are safe among threads.
-    runs_in_one_thread = True
 
     def __init__(self, settings: pydantic.BaseModel, context: PoolContext) -> None:
         assert isinstance(settings, LoopfileSettings)

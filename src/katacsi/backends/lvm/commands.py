@@ -15,6 +15,7 @@ from katacsi.backends.lvm import report
 from katacsi.backends.lvm.settings import Exec
 from katacsi.errors import HostError, KatacsiError, OutOfSpace
 from katacsi.host import command
+from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +84,9 @@ class Lvm:
 
     async def _run(self, words: list[str]) -> bytes:
         argv = [*self._program, *words, "--config", self._configuration]
-        completed = await command.run(argv, timeout_s=self._timeout_s, environment=self._environment)
+        completed = await off_loop(
+            command.run, argv, timeout_s=self._timeout_s, environment=self._environment
+        )
         return completed.stdout
 
 

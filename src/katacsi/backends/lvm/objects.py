@@ -17,6 +17,8 @@ from katacsi.host.offloop import off_loop
 from katacsi.model import MIB
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from katacsi.backends.api import Capacity, Device
     from katacsi.backends.lvm.devices import Devices
     from katacsi.backends.lvm.group import VolumeGroup
@@ -274,9 +276,8 @@ class Objects:
             return
         device = await self.devices.activate(entry.lv)
         if entry.record.wipe is Wipe.SIGNATURES:
-            await command.run(
-                ["wipefs", "--all", "--quiet", device.path], timeout_s=self._settings.command_timeout
-            )
+            wipe: list[str | Path] = ["wipefs", "--all", "--quiet", device.path]
+            await off_loop(command.run, wipe, timeout_s=self._settings.command_timeout)
         elif entry.record.wipe is Wipe.DISCARD and await _discarded(device):
             pass
         elif not entry.lv.pool:
