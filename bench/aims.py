@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tables
+from tables import MET, MISSED, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,5 @@ class Aim:
 
 def aims_table(title: str, aims: Iterable[Aim]) -> Table:
     """Say of each aim whether it was met."""
-    table = tables.titled(title, "promised", "", "measured", "")
-    for aim in aims:
-        table.add_row(aim.name, aim.promised, aim.measured, "[green]met[/]" if aim.met else "[red]missed[/]")
-    return table
+    rows = [(aim.name, aim.promised, aim.measured, MET if aim.met else MISSED) for aim in aims]
+    return Table(title, ("promised", "", "measured", ""), rows, text=4)

@@ -4,7 +4,7 @@
     make bench-datapath                                 # about ten minutes
     make bench-datapath ARGS="--quick"                  # whether it works, not how fast
     make bench-datapath ARGS="--only qd32 --paths direct,vfs-dio --parts uncapped"
-    make bench-datapath ARGS="--rounds 3 --write-docs"  # for the figures and the plot in docs/datapath.md
+    make bench-datapath ARGS="--rounds 3 --write-docs"  # for the figures in docs/datapath.md
 
 One volume, made and published by the real driver; one guest; fio on the same file over each path, the paths
 of a job one after the other. docs/datapath.md says what each number means, and what emulation distorts.
@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import datapath_docs
-import datapath_growth
-import datapath_plot
 import datapath_report
-from datapath_cap import cap
+import tables
+from datapath_device import Growth, cap, measure_growth
 from datapath_fio import JOBS, Sample, Unreadable
 from datapath_paths import DIRECT, HOST, PATHS, VFS, VFS_DIO, bed
 from datapath_report import CAPPED, UNCAPPED
@@ -51,7 +50,7 @@ class Results:
 
     wanted: argparse.Namespace
     samples: dict[tuple[str, str, str], list[Sample]] = field(default_factory=dict)
-    growths: dict[str, list[datapath_growth.Growth]] = field(default_factory=dict)
+    growths: dict[str, list[Growth]] = field(default_factory=dict)
     how_capped: str = ""
     load: float = 0
 
@@ -74,14 +73,12 @@ def main() -> int:
     except (Failure, Unavailable, Unreadable, Died, MonitorError, TimeoutError) as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 2
-    if wanted.plot:
-        wanted.plot.write_text(datapath_plot.svg(results), "utf-8")
     if wanted.write_docs:
         datapath_docs.write(results)
     if wanted.output == "json":
         print(json.dumps(datapath_report.as_json(results), indent=1))
     else:
-        datapath_report.show(results)
+        tables.show(datapath_report.tables(results), datapath_report.machine(results))
     return 0
 
 
@@ -113,7 +110,7 @@ def _round(results: Results, made, number: int) -> None:
         for part in [part for part in (UNCAPPED, CAPPED) if part in wanted.parts] or (UNCAPPED, CAPPED):
             _say(f"round {number + 1} of {wanted.rounds}: growth under load, {part}")
             with _cap_for(results, made, part):
-                grown = datapath_growth.measure(made, 2 * wanted.runtime, each=part == CAPPED)
+                grown = measure_growth(made, 2 * wanted.runtime, each=part == CAPPED)
             results.growths.setdefault(part, []).append(grown)
 
 
@@ -152,8 +149,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cpus", type=int, default=2, help="of the guest (2)")
     parser.add_argument("--iothread", action="store_true", help="a thread of its own for the guest's disk")
     parser.add_argument("--output", choices=("table", "json"), default="table")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures, as SVG")
-    parser.add_argument("--write-docs", action="store_true", help="put figures and plot into docs/")
+    parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/datapath.md")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where on a disk (/var/tmp)")
     wanted = parser.parse_args()
     if wanted.quick:

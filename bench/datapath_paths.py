@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from datapath_cap import DeviceCap, FioCap
+    from datapath_device import DeviceCap, FioCap
     from datapath_volume import Volume
 
 HOST, DIRECT, VFS_DIO, VFS = "host", "direct", "vfs-dio", "vfs"

@@ -7,17 +7,16 @@ import platform
 from statistics import mean
 from typing import TYPE_CHECKING
 
-import tables
 from aims import Aim, aims_table
 from datapath_fio import JOBS
 from datapath_paths import DIRECT, HOST, PATHS, VFS_DIO
+from tables import Table, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from datapath import Results
     from datapath_fio import Job, Sample
-    from rich.table import Table
 
 UNCAPPED, CAPPED = "uncapped", "capped"
 #: A machine that does nothing else has less.
@@ -55,12 +54,6 @@ def aims(results: Results) -> list[Aim]:
     return found
 
 
-def ratio(results: Results, part: str, job: Job, baseline: str) -> float | None:
-    """Give how many times the IOPS of a baseline the direct path has: the mean of the rounds."""
-    found = [ours.iops / theirs.iops for ours, theirs in _pairs(results, part, job, baseline)]
-    return mean(found) if found else None
-
-
 def all_direct(results: Results) -> Iterator[Sample]:
     """Give every run on the direct path."""
     for part in (UNCAPPED, CAPPED):
@@ -86,21 +79,19 @@ def machine(results: Results) -> str:
     return "; ".join([*facts, busy])
 
 
-def show(results: Results) -> None:
-    """Print the tables."""
-    console = tables.console()
+def tables(results: Results) -> Iterator[Table]:
+    """Give what was measured as tables, for a terminal or for the page."""
     title = "The direct path against what was promised: the worst of all jobs and rounds"
-    console.print(aims_table(title, aims(results)))
+    yield aims_table(title, aims(results))
     for part, title in (
         (UNCAPPED, "As fast as it goes"),
         (CAPPED, f"On a device of {results.wanted.iops_cap:,} IOPS"),
     ):
         if any(key[0] == part for key in results.samples):
-            console.print(_ratios_table(results, part, title))
-            console.print(_figures_table(results, part))
+            yield _ratios_table(results, part, title)
+            yield _figures_table(results, part, title)
     if results.growths:
-        console.print(_growths_table(results))
-    console.print(machine(results), soft_wrap=True)
+        yield _growths_table(results)
 
 
 def as_json(results: Results) -> dict:
@@ -137,36 +128,6 @@ def as_json(results: Results) -> dict:
     }
 
 
-def rows(results: Results, part: str) -> Iterator[tuple[Job, str, list[Sample]]]:
-    """Give job, path and samples of everything that was measured in a part."""
-    for job in JOBS:
-        for path in PATHS:
-            if samples := results.of(part, job.name, path):
-                yield job, path, samples
-
-
-def speed(job: Job, samples: list[Sample]) -> str:
-    """Give what a job is counted in, with its unit: the mean of the rounds."""
-    if job.small:
-        return f"{mean(sample.iops for sample in samples):,.0f} IOPS"
-    return f"{mean(sample.mb_s for sample in samples):,.0f} MB/s"
-
-
-def milliseconds(samples: list[Sample]) -> str:
-    """Give the p99 latency, the mean of the rounds."""
-    return f"{mean(sample.p99_us for sample in samples) / 1000:.2f}"
-
-
-def worst_variation(samples: list[Sample]) -> str:
-    """Give the largest coefficient of variation of the rounds."""
-    return f"{max(sample.variation for sample in samples):.3f}"
-
-
-def at_zero(samples: list[Sample]) -> str:
-    """Give the seconds without I/O, of all rounds."""
-    return str(sum(sample.at_zero for sample in samples))
-
-
 def _plain(sample: Sample) -> dict:
     return {
         "iops": round(sample.iops, 1),
@@ -181,46 +142,56 @@ def _plain(sample: Sample) -> dict:
 
 
 def _ratios_table(results: Results, part: str, title: str) -> Table:
-    table = tables.titled(f"{title}: the direct path has how many times the rate of", "job")
-    baselines = [path for path in PATHS if path != DIRECT]
-    for path in baselines:
-        table.add_column(path, justify="right")
-    for job in JOBS:
-        found = [ratio(results, part, job, path) for path in baselines]
-        if any(found):
-            table.add_row(job.title, *("" if value is None else f"{value:.2f} x" for value in found))
-    return table
+    baselines = [path for path in PATHS if path != DIRECT and any(_all(results, part, path))]
+    found = {
+        job: [
+            [ours.iops / theirs.iops for ours, theirs in _pairs(results, part, job, path)]
+            for path in baselines
+        ]
+        for job in JOBS
+    }
+    rows = [
+        (job.title, *(spread(ratios) if ratios else "" for ratios in of_paths))
+        for job, of_paths in found.items()
+        if any(of_paths)
+    ]
+    return Table(f"{title}: direct has how many times the rate of", ("job", *baselines), rows)
 
 
-def _figures_table(results: Results, part: str) -> Table:
-    table = tables.titled("The figures", "job", "path")
-    for head in ("rate", "p99 ms", "variation", "seconds at zero"):
-        table.add_column(head, justify="right")
-    before = None
-    for job, path, samples in rows(results, part):
-        if before not in (None, job):
-            table.add_section()
-        cells = (speed(job, samples), milliseconds(samples), worst_variation(samples), at_zero(samples))
-        table.add_row("" if before == job else job.title, path, *cells)
-        before = job
-    return table
+def _figures_table(results: Results, part: str, title: str) -> Table:
+    rows = [
+        (
+            *(job.title, path, _speed(job, samples)),
+            f"{mean(sample.p99_us for sample in samples) / 1000:.2f}",
+            f"{max(sample.variation for sample in samples):.3f}",
+            str(sum(sample.at_zero for sample in samples)),
+        )
+        for job in JOBS
+        for path in PATHS
+        if (samples := results.of(part, job.name, path))
+    ]
+    heads = ("job", "path", "rate", "p99 ms", "variation", "seconds at zero")
+    return Table(f"{title}: the figures", heads, rows, text=2, section_by=0)
 
 
 def _growths_table(results: Results) -> Table:
-    table = tables.titled("The volume grows while the guest writes at depth 32", "device")
-    for head in ("IOPS", "worst second / mean", "variation", "seconds at zero"):
-        table.add_column(head, justify="right")
-    for part, growths in results.growths.items():
-        for growth in growths:
-            sample = growth.sample
-            table.add_row(
-                part,
-                f"{sample.iops:,.0f}",
-                f"{sample.worst:.2f}",
-                f"{sample.variation:.3f}",
-                str(sample.at_zero),
-            )
-    return table
+    rows = [
+        (
+            *(part, f"{growth.sample.iops:,.0f}", f"{growth.sample.worst:.2f}"),
+            *(f"{growth.sample.variation:.3f}", str(growth.sample.at_zero)),
+        )
+        for part, growths in results.growths.items()
+        for growth in growths
+    ]
+    heads = ("device", "IOPS", "worst second / mean", "variation", "seconds at zero")
+    return Table("The volume grows while the guest writes at depth 32", heads, rows)
+
+
+def _speed(job: Job, samples: list[Sample]) -> str:
+    """Give what a job is counted in, with its unit: the mean of the rounds."""
+    if job.small:
+        return f"{mean(sample.iops for sample in samples):,.0f} IOPS"
+    return f"{mean(sample.mb_s for sample in samples):,.0f} MB/s"
 
 
 def _pairs(results: Results, part: str, job: Job, baseline: str) -> list[tuple[Sample, Sample]]:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import load
 import servers
 from client import TREE, Messages
+from tables import spread
 
 from katacsi.backends.lvm import LvmSettings
 from katacsi.backends.lvm.commands import configuration, environment
@@ -147,10 +148,10 @@ def lifecycles(home: Path, messages: Messages, kind: str, rounds: int) -> None:
         after = forked()
         commands = sum(after.values()) - sum(before.values())
     driver.stop()
-    ratio = median(mine / least for mine, least in zip(ours, bare, strict=True))
+    ratios = [mine / least for mine, least in zip(ours, bare, strict=True)]
     print(
         f"{kind:7} {median(ours):6.0f} ms, {commands / rounds:.1f} commands; bare {median(bare):6.0f} ms, "
-        f"{FLOOR[kind]} commands; {ratio:.2f} times the floor"
+        f"{FLOOR[kind]} commands; {spread(ratios)} times the floor"
     )
     tools = ", ".join(f"{(after[tool] - before[tool]) / rounds:.1f} {tool}" for tool in sorted(after))
     print(f"        of which {tools}")

@@ -58,10 +58,10 @@ class Results:
         """Lifecycles per second, the median of the rounds."""
         return median(part.rate for part in self.loads[subject, in_flight])
 
-    def ratio(self, subject: str, baseline: str, in_flight: int) -> float:
-        """How many times as fast a subject is, the median of the rounds' ratios."""
+    def ratios(self, subject: str, baseline: str, in_flight: int) -> list[float]:
+        """How many times as fast a subject is, in each round."""
         pairs = zip(self.loads[subject, in_flight], self.loads[baseline, in_flight], strict=True)
-        return median(ours.rate / theirs.rate for ours, theirs in pairs)
+        return [ours.rate / theirs.rate for ours, theirs in pairs]
 
 
 def main() -> int:
@@ -87,7 +87,7 @@ def main() -> int:
     if arguments.output == "json":
         print(json.dumps(report.as_json(results), indent=1))
     else:
-        report.show(results)
+        report.show_tables(results)
     return 0
 
 
