@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from katacsi.backends import registry
+from katacsi.backends.examination import Examined
 from katacsi.cli import schema as schemas
 from katacsi.doctor.examine import CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from katacsi.findings import Check
 
 TREE = Path(__file__).resolve().parent.parent
 CONFIGURATION = TREE / "docs" / "configuration.md"
@@ -198,11 +201,17 @@ def checks(present: str) -> str:
     """Write a table of what `katacsi doctor` looks at, a group after the other."""
     del present
     chapters: dict[str, list[tuple[str, ...]]] = {}
-    for check in CHECKS:
+    brought = (check for name in _built_in() for check in _brought(name))
+    for check in (*CHECKS, *brought):
         row = (f"`{check.id}`", check.about, check.harm.value or "–", check.why)  # noqa: RUF001  # a dash
         chapters.setdefault(check.group, []).append(row)
     titles = ("Check", "Looks at", "Harm", "Why")
     return "\n".join(f"### {group}\n\n{_table(titles, rows)}" for group, rows in chapters.items())
+
+
+def _brought(backend: str) -> Sequence[Check[Any]]:
+    factory = registry.load(backend)
+    return factory.checks() if isinstance(factory, Examined) else ()
 
 
 # -- Markdown ------------------------------------------------------------------------------------------

@@ -113,5 +113,9 @@ class PoolUnavailable(HostError):
     """A pool's storage is missing, not mounted, read-only or not the one that was set up."""
 
 
+class PoolNotSetUp(PoolUnavailable):
+    """A pool that may only be looked at was never used; the first `katacsi serve` sets it up."""
+
+
 class SettingsError(KatacsiError):
     """The configuration cannot be used; the message names the key, the value and what is legal."""

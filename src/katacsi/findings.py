@@ -1,4 +1,7 @@
-"""What a check of `katacsi doctor` says, and what is known of a check before it runs."""
+"""The words of `katacsi doctor`: facts that were looked up, checks, and what a check says.
+
+They lie this low so that a backend can bring checks of its own; see `katacsi.backends.examination`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,63 @@ from typing import Any, Final, Generic, TypeVar
 
 #: The function that judges, whatever it is given to judge.
 Judge = TypeVar("Judge", bound=Callable[..., Any])
+
+
+# -- facts ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Stands for a fact that could not be found out; never for one that is absent."""
+
+    reason: str
+
+
+#: For facts that nobody has asked for.
+NOT_LOOKED: Final = Unread("was not looked at")
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """The filesystem on which a path lies.
+
+    Attributes:
+        target: its mount point.
+        type: such as `tmpfs`.
+        read_only: whether it refuses writes here.
+        shared: what is mounted below it here is seen by others.
+    """
+
+    target: str
+    type: str
+    read_only: bool = False
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder, as katacsi sees it.
+
+    Attributes:
+        path: its path.
+        exists: whether there is something.
+        folder: whether it is a folder.
+        mode: its permissions.
+        owner: the user's number.
+        mounted: the filesystem on which it lies, or would lie; `None`: not known.
+        hosts: it is the very folder that the node has at this path; `None`: the same by nature.
+    """
+
+    path: str
+    exists: bool = True
+    folder: bool = True
+    mode: int = 0o700
+    owner: int = 0
+    mounted: Mounted | None = None
+    hosts: bool | None = None
+
+
+# -- what is said ----------------------------------------------------------------------------------------
 
 
 class Verdict(enum.Enum):
@@ -33,17 +93,6 @@ class Harm(enum.Enum):
     def grave(self) -> bool:
         """Whether nobody should go on with it."""
         return self in {Harm.DATA, Harm.PODS}
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """Stands for a fact that could not be found out; never for one that is absent."""
-
-    reason: str
-
-
-#: For facts that nobody has asked for.
-NOT_LOOKED: Final = Unread("was not looked at")
 
 
 @dataclass(frozen=True, slots=True)

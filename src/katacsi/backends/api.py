@@ -18,6 +18,14 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from katacsi.backends.examination import (
+    BackendCheck,
+    BackendChecks,
+    Examination,
+    Examined,
+    ExaminedPool,
+    Surroundings,
+)
 from katacsi.model import Condition, ContentSource, SizeRange, SnapshotId, VolumeId
 
 if TYPE_CHECKING:
@@ -28,12 +36,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "BackendCheck",
+    "BackendChecks",
     "BackendFactory",
     "Capacity",
     "Condition",
     "ContentSource",
     "CreateRequest",
     "Device",
+    "Examination",
+    "Examined",
+    "ExaminedPool",
     "Facts",
     "Features",
     "FormatState",
@@ -43,6 +56,7 @@ __all__ = [
     "SizeRange",
     "Snapshot",
     "SnapshotId",
+    "Surroundings",
     "Volume",
     "VolumeId",
 ]
@@ -341,7 +355,10 @@ class Backend(Protocol):
 
 
 class BackendFactory(Protocol):
-    """What an entry point in group `katacsi.backends` names: usually the backend's class."""
+    """What an entry point in group `katacsi.backends` names: usually the backend's class.
+
+    It may bring checks for `katacsi doctor`, too: `Examined`.
+    """
 
     #: A pydantic model of the pool's settings, with `extra="forbid"`; its `backend` key is katacsi's.
     Settings: type[pydantic.BaseModel]

@@ -12,7 +12,6 @@ import click
 from katacsi import logs, settings
 from katacsi.cli.output import Output, output_option, print_facts, print_json, print_table
 from katacsi.doctor import examine
-from katacsi.doctor.node import collect
 from katacsi.findings import Verdict
 
 if TYPE_CHECKING:
@@ -63,10 +62,9 @@ def doctor(
     logs.configure("error", "console")
     _check_paths(host_root, kata_configurations)
     loaded = settings.load(config) if config else None
-    node = asyncio.run(
-        collect(loaded, host_root=host_root.resolve(), kata_configurations=kata_configurations)
+    findings = asyncio.run(
+        examine.examine(loaded, host_root=host_root.resolve(), kata_configurations=kata_configurations)
     )
-    findings = examine.examine(node)
     if output == "json":
         print_json({"summary": examine.summary(findings), "findings": [_as_json(one) for one in findings]})
     else:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from katacsi.doctor import backends
+from katacsi.doctor.backends import BACKENDS
 from katacsi.doctor.driver import DRIVER
+from katacsi.doctor.hostfiles import HostFiles
 from katacsi.doctor.kata import KATA
 from katacsi.doctor.kata_disks import DISKS
 from katacsi.doctor.kata_keys import KEYS
 from katacsi.doctor.kernel import KERNEL
 from katacsi.doctor.kubelet import KUBELET
-from katacsi.doctor.loopfile_checks import LOOPFILE
-from katacsi.doctor.lvm_checks import LVM
+from katacsi.doctor.node import ROOT, collect
 from katacsi.doctor.pools import POOLS
 from katacsi.doctor.record_root import RECORD_ROOT
 from katacsi.doctor.records import RECORDS
@@ -22,22 +24,43 @@ from katacsi.findings import Finding, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from katacsi.doctor.node import Judge, Node
     from katacsi.findings import Check
+    from katacsi.settings import Settings
 
 #: In the order in which they are shown; checks of one group stand together.
 _PARTS: Final = (
     *(HANDLERS, KATA, SHIMS, KEYS, DISKS),
     *(RECORD_ROOT, RECORDS),
     *(DRIVER, KERNEL, KUBELET),
-    *(POOLS, LOOPFILE, LVM),
+    *(POOLS, BACKENDS),
 )
 CHECKS: Final[tuple[Check[Judge], ...]] = tuple(check for part in _PARTS for check in part.all)
 
 
-def examine(node: Node) -> list[Finding]:
-    """Judge everything that is known of a node."""
+async def examine(
+    settings: Settings | None, *, host_root: Path = ROOT, kata_configurations: Sequence[str] = ()
+) -> list[Finding]:
+    """Look at a node, and judge it.
+
+    Args:
+        settings: the configuration, when there is one.
+        host_root: where the node's root folder is seen.
+        kata_configurations: configurations of Kata to judge besides those that handlers use, by the node's
+            paths.
+
+    Raises:
+        SettingsError: the configuration's pools make no sense.
+    """
+    files = HostFiles(host_root)
+    node = await collect(settings, files, kata_configurations=kata_configurations)
+    return judge(node) + await backends.examine(node, files)
+
+
+def judge(node: Node) -> list[Finding]:
+    """Judge what is known of a node by doctor's own checks."""
     return [Finding(check, result) for check in CHECKS for result in check.judge(node)]
 
 

@@ -1,4 +1,4 @@
-"""Reads the node's files, which may lie below a folder: a pod has the node's root at /host.
+"""The node's files and folders, which may lie below a folder: a pod has the node's root at /host.
 
 Links are followed as the node would follow them: an absolute one starts at that folder, not at ours.
 """
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from katacsi.findings import Unread
+from katacsi.errors import KatacsiError
+from katacsi.findings import Mounted, Place, Unread
+from katacsi.host import mount
 
 #: As the kernel's own limit, path_resolution(7).
 _MOST_LINKS: Final = 40
@@ -137,3 +139,50 @@ def _contents(file: Path) -> bytes:
         while len(data) <= _MAX_BYTES and (piece := opened.read(_READ_BYTES)):
             data += piece
     return data
+
+
+# -- folders --------------------------------------------------------------------------------------------
+
+
+def place(path: Path | str, files: HostFiles, *, contained: bool) -> Place | Unread:
+    """Look at a folder as this process has it, and whether it is the node's."""
+    path = str(path)
+    found = OWN.status(path)
+    if isinstance(found, Unread):
+        return found
+    if found is None:
+        return Place(path, exists=False, mounted=_mounted(path))
+    hosts = None
+    if contained:
+        theirs = files.status(path)
+        if isinstance(theirs, Unread):
+            return theirs
+        hosts = theirs is not None and (theirs.st_dev, theirs.st_ino) == (found.st_dev, found.st_ino)
+    return Place(
+        path,
+        folder=stat.S_ISDIR(found.st_mode),
+        mode=stat.S_IMODE(found.st_mode),
+        owner=found.st_uid,
+        mounted=_mounted(path),
+        hosts=hosts,
+    )
+
+
+def _mounted(path: str) -> Mounted | None:
+    """Say on which filesystem a path lies, or would lie."""
+    try:
+        table = mount.table()
+        real = Path(path).resolve()
+    except (KatacsiError, OSError):
+        return None
+    # Of a stack the last one counts.
+    over = [entry for entry in table if real.is_relative_to(entry.target)]
+    if not over:
+        return None
+    deepest = max(enumerate(over), key=lambda item: (len(item[1].target.parts), item[0]))[1]
+    return Mounted(
+        str(deepest.target),
+        deepest.fs_type,
+        read_only=deepest.read_only,
+        shared=any(word.startswith("shared:") for word in deepest.propagation),
+    )

@@ -1,4 +1,4 @@
-"""What the node's kernel can do: filesystems, modules, loop devices, device-mapper, SELinux."""
+"""What the node's kernel can do: filesystems, modules, io_uring, SELinux."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from katacsi.doctor.hostfiles import OWN
-from katacsi.errors import KatacsiError
 from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, note, ok, unknown, warning
-from katacsi.host import command, devicemapper, loop
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +21,6 @@ KERNEL: Final[Checks[Judge]] = Checks("Node")
 
 _MODULE: Final = re.compile(r"([^/\s:]+)\.ko\b")
 
-_DMSETUP_TIMEOUT_S: Final = 10.0
 
 _FILESYSTEMS: Final = ("ext4", "xfs")
 
@@ -39,9 +35,6 @@ class Kernel:
         modules: what it could load, and what is built in, by name with underscores.
         io_uring_disabled: the sysctl; `None`: this kernel has none.
         selinux: whether it is on.
-        loop_problem: why loop devices do not work; empty: they do.
-        device_mapper: whether it is there.
-        targets: the targets of device-mapper that are loaded.
     """
 
     release: str = ""
@@ -49,13 +42,10 @@ class Kernel:
     modules: frozenset[str] | Unread = NOT_LOOKED
     io_uring_disabled: int | Unread | None = None
     selinux: bool | Unread = False
-    loop_problem: str = ""
-    device_mapper: bool = False
-    targets: frozenset[str] | Unread = NOT_LOOKED
 
 
-async def find(files: HostFiles, *, lvm: bool) -> Kernel:
-    """Gather what the kernel can do; the targets of device-mapper where a pool needs them."""
+def find(files: HostFiles) -> Kernel:
+    """Gather what the kernel can do."""
     release = _line(_either(files, "/proc/sys/kernel/osrelease")) or platform.release()
     return Kernel(
         release=release,
@@ -63,9 +53,6 @@ async def find(files: HostFiles, *, lvm: bool) -> Kernel:
         modules=_modules(files, release),
         io_uring_disabled=_io_uring(files),
         selinux=_selinux(),
-        loop_problem=loop.available() or "",
-        device_mapper=_device_mapper(files),
-        targets=await _targets() if lvm else Unread("no pool needs them"),
     )
 
 
@@ -111,21 +98,6 @@ def _io_uring(files: HostFiles) -> int | Unread | None:
 def _selinux() -> bool | Unread:
     status = OWN.status("/sys/fs/selinux/enforce")
     return status if isinstance(status, Unread) else status is not None
-
-
-def _device_mapper(files: HostFiles) -> bool:
-    """Whether the driver is there: a node in /dev alone may be a leftover."""
-    misc = _either(files, "/proc/misc")
-    known = isinstance(misc, str) and "device-mapper" in misc.split()
-    return known and devicemapper.CONTROL.exists()
-
-
-async def _targets() -> frozenset[str] | Unread:
-    try:
-        answer = await off_loop(command.run, ["dmsetup", "targets"], timeout_s=_DMSETUP_TIMEOUT_S)
-    except KatacsiError as error:
-        return Unread(error.message)
-    return frozenset(line.split()[0] for line in answer.stdout.decode().splitlines() if line.strip())
 
 
 # -- checks ---------------------------------------------------------------------------------------------

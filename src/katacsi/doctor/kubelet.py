@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from katacsi.directvolume.names import MAX_TARGET_BYTES
-from katacsi.doctor import places
+from katacsi.doctor import hostfiles
 from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, failure, note, ok, unknown
 
 if TYPE_CHECKING:
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from katacsi.doctor.hostfiles import HostFiles
     from katacsi.doctor.node import Judge, Node
-    from katacsi.doctor.places import Place
-    from katacsi.findings import Result
+    from katacsi.findings import Place, Result
 
 KUBELET: Final[Checks[Judge]] = Checks("Node")
 
@@ -43,7 +42,7 @@ class Kubelet:
 def find(files: HostFiles, *, contained: bool) -> Kubelet:
     """Find the kubelet's root folder: as it was started, else where there is one."""
     root, found_by = _of_process(files) or _of_folders(files) or (_KUBELET_ROOTS[0], "by default")
-    return Kubelet(root, found_by, places.place(root, files, contained=contained))
+    return Kubelet(root, found_by, hostfiles.place(root, files, contained=contained))
 
 
 def _of_process(files: HostFiles) -> tuple[str, str] | None:

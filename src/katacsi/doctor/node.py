@@ -6,13 +6,12 @@ Nothing is changed on the way.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from katacsi.doctor import driver, kata, kernel, kubelet, pools, records
+from katacsi.doctor import backends, driver, kata, kernel, kubelet, pools, records
 from katacsi.doctor.hostfiles import HostFiles
 from katacsi.doctor.kata import Kata
 from katacsi.doctor.kernel import Kernel
@@ -23,6 +22,7 @@ from katacsi.findings import NOT_LOOKED, Result, Unread
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from katacsi.doctor.backends import BackendFacts
     from katacsi.doctor.pools import PoolFacts
     from katacsi.settings import Settings
 
@@ -31,8 +31,6 @@ Judge = Callable[["Node"], Iterator[Result]]
 
 #: The node's own root: then doctor runs on the node itself.
 ROOT = Path("/")
-
-_SCAN_LVS: Final = re.compile(r"^\s*scan_lvs\s*=\s*(\d)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,9 @@ class Node:
         capabilities: the bits of this process, as in `CapEff`.
         tools: those of the host's tools that are installed where katacsi runs.
         guest_paths: where guests are found: whether this process has the path, and whether the node does.
-        host_lvm_scans_volumes: whether the node's own LVM looks into logical volumes; `None`: it has none.
         settings: the configuration; `None`: none was given.
         pools: its pools.
+        backends: those that are installed.
     """
 
     contained: bool = False
@@ -63,48 +61,37 @@ class Node:
     capabilities: int | Unread = NOT_LOOKED
     tools: frozenset[str] = frozenset()
     guest_paths: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
-    host_lvm_scans_volumes: bool | Unread | None = None
     settings: Settings | None = None
     pools: tuple[PoolFacts, ...] = ()
+    backends: tuple[BackendFacts, ...] = ()
 
 
 async def collect(
-    settings: Settings | None, *, host_root: Path = ROOT, kata_configurations: Sequence[str] = ()
+    settings: Settings | None, files: HostFiles, *, kata_configurations: Sequence[str] = ()
 ) -> Node:
     """Gather everything.
 
     Args:
         settings: the configuration, when there is one.
-        host_root: where the node's root folder is seen.
+        files: the node's files.
         kata_configurations: configurations of Kata to judge besides those that handlers use, by the node's
             paths.
 
     Raises:
         SettingsError: the configuration's pools make no sense.
     """
-    files = HostFiles(host_root)
-    contained = host_root != ROOT
-    found = await pools.find(settings, files, contained=contained) if settings else ()
+    contained = files.root != ROOT
     return Node(
         contained=contained,
         kata=await kata.find(files, kata_configurations),
         records=await records.find(settings, files, contained=contained),
         kubelet=kubelet.find(files, contained=contained),
-        kernel=await kernel.find(files, lvm=any(pool.backend == "lvm" for pool in found)),
+        kernel=kernel.find(files),
         user=driver.user(),
         capabilities=driver.capabilities(),
         tools=driver.installed_tools(),
         guest_paths=driver.guest_paths(files),
-        host_lvm_scans_volumes=_host_lvm_scans(files),
         settings=settings,
-        pools=found,
+        pools=await pools.find(settings) if settings else (),
+        backends=backends.find(),
     )
-
-
-def _host_lvm_scans(files: HostFiles) -> bool | Unread | None:
-    """Say whether the node's own LVM looks into logical volumes; `None`: it has no configuration."""
-    text = files.text("/etc/lvm/lvm.conf")
-    if not isinstance(text, str):
-        return text
-    values = _SCAN_LVS.findall(text)
-    return bool(values) and values[-1] != "0"

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from katacsi.doctor.node import Judge, Node
-    from katacsi.doctor.places import Place
-    from katacsi.findings import Result
+    from katacsi.findings import Place, Result
 
 RECORD_ROOT: Final[Checks[Judge]] = Checks("Records")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from katacsi.directvolume.writer import DirectVolumeWriter
-from katacsi.doctor import places
+from katacsi.doctor import hostfiles
 from katacsi.errors import KatacsiError
 from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, failure, note, ok, unknown, warning
 from katacsi.settings import Settings
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from katacsi.directvolume.entries import Entry
     from katacsi.doctor.hostfiles import HostFiles
     from katacsi.doctor.node import Judge, Node
-    from katacsi.doctor.places import Place
-    from katacsi.findings import Result
+    from katacsi.findings import Place, Result
 
 RECORDS: Final[Checks[Judge]] = Checks("Records")
 
@@ -56,7 +55,7 @@ class Records:
 async def find(settings: Settings | None, files: HostFiles, *, contained: bool) -> Records:
     """Look at the root, and at the records that Kata sees, which are those of the node."""
     root = (settings or Settings()).direct_volume_root
-    place = places.place(root, files, contained=contained)
+    place = hostfiles.place(root, files, contained=contained)
     try:
         entries = await DirectVolumeWriter(files.here(files.resolved(str(root)))).listing()
     except KatacsiError as error:

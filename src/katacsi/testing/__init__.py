@@ -29,6 +29,7 @@ import pytest
 pytest.register_assert_rewrite(
     "katacsi.testing.copying",
     "katacsi.testing.devices",
+    "katacsi.testing.examining",
     "katacsi.testing.facts",
     "katacsi.testing.listing",
     "katacsi.testing.provisioning",
@@ -36,6 +37,7 @@ pytest.register_assert_rewrite(
 
 from katacsi.testing.copying import CopyingTests  # noqa: E402
 from katacsi.testing.devices import DeviceTests  # noqa: E402
+from katacsi.testing.examining import ExaminingTests  # noqa: E402
 from katacsi.testing.facts import FactsTests  # noqa: E402
 from katacsi.testing.kit import ConformanceKit, PoolUnderTest  # noqa: E402
 from katacsi.testing.listing import ListingTests  # noqa: E402
@@ -45,6 +47,6 @@ __all__ = ["BackendConformance", "ConformanceKit", "PoolUnderTest"]
 
 
 class BackendConformance(
-    ProvisioningTests, DeviceTests, FactsTests, ListingTests, CopyingTests, ConformanceKit
+    ProvisioningTests, DeviceTests, FactsTests, ListingTests, CopyingTests, ExaminingTests, ConformanceKit
 ):
     """The whole suite; see the module."""

@@ -8,6 +8,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from katacsi.backends import registry
 from katacsi.cli.root import katacsi
 from katacsi.doctor import examine
 from katacsi.findings import Finding, Harm, Verdict, failure, note, ok, unknown, warning
@@ -123,10 +124,12 @@ def test_summary():
 
 def test_checks_are_named_once():
     """Scripts go by the names."""
-    names = [check.id for check in examine.CHECKS]
+    brought = [check for name in ("loopfile", "lvm") for check in registry.load(name).checks()]
+    every = [*examine.CHECKS, *brought]
+    names = [check.id for check in every]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"(kata|records|node|pool)-[a-z-]+", name) for name in names)
-    assert all(check.why.endswith(".") and check.about for check in examine.CHECKS)
+    assert all(check.why.endswith(".") and check.about for check in every)
 
 
 def test_nothing_harmless_is_alarming():

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from katacsi.backends.loopfile.settings import LoopfileSettings
-from katacsi.backends.lvm.settings import LvmSettings
 from katacsi.directvolume.entries import Entry
 from katacsi.directvolume.record import DirectVolumeRecord
 from katacsi.doctor import examine
@@ -17,17 +13,15 @@ from katacsi.doctor.kataconfig import parsed
 from katacsi.doctor.kernel import Kernel
 from katacsi.doctor.kubelet import Kubelet
 from katacsi.doctor.node import Node
-from katacsi.doctor.places import Mounted, Place
 from katacsi.doctor.pools import PoolFacts
 from katacsi.doctor.records import Recorded, Records
-from katacsi.findings import Unread, Verdict
+from katacsi.findings import Mounted, Place, Unread, Verdict
 from katacsi.settings import Settings
 from support import kata_trees as trees
 
 OK, NOTE, WARNING, FAILURE, UNKNOWN = Verdict
 ROOT = "/run/kata-containers/shared/direct-volumes"
 TMPFS = Mounted("/run", "tmpfs", shared=True)
-DISK = Mounted("/srv", "xfs")
 TARGET = "/var/lib/kubelet/pods/p/volumes/kubernetes.io~csi/pvc-1/mount"
 RECORD = DirectVolumeRecord("/dev/loop7", "ext4")
 DENIED = Unread("denied")
@@ -241,18 +235,17 @@ def test_guest_statistics(text, paths, expected):
     assert verdicts("node-guest-statistics", Node(kata=kata, guest_paths=paths)) == expected
 
 
-def loopfile(*, require_mount=False, **facts):
-    own = LoopfileSettings(directory="/srv/pool", require_mount=require_mount)
-    return PoolFacts("default", "loopfile", own, **facts)
+def pool_facts(**facts):
+    return PoolFacts("default", "loopfile", **facts)
 
 
 @pytest.mark.parametrize(
     ("pool", "expected"),
     [
-        (loopfile(), OK),
-        (loopfile(problem="gone"), FAILURE),
-        (loopfile(problem=DENIED), UNKNOWN),
-        (loopfile(unready=True), NOTE),
+        (pool_facts(), OK),
+        (pool_facts(problem="gone"), FAILURE),
+        (pool_facts(problem=DENIED), UNKNOWN),
+        (pool_facts(unready=True), NOTE),
     ],
 )
 def test_pools_open(pool, expected):
@@ -263,81 +256,5 @@ def test_pools_open(pool, expected):
 @pytest.mark.parametrize(("available", "expected"), [(1 << 30, [OK]), ((1 << 30) - 1, [WARNING]), (None, [])])
 def test_room(available, expected):
     """For one volume at least."""
-    node = Node(settings=Settings(), pools=(loopfile(available_bytes=available),))
+    node = Node(settings=Settings(), pools=(pool_facts(available_bytes=available),))
     assert verdicts("pool-room", node) == expected
-
-
-@pytest.mark.parametrize(
-    ("mounted", "path", "require_mount", "expected"),
-    [
-        (DISK, "/srv/pool", False, OK),
-        (DISK, "/srv", True, OK),
-        (DISK, "/srv", False, WARNING),
-        (replace(DISK, read_only=True), "/srv/pool", False, FAILURE),
-        (Mounted("/srv", "tmpfs"), "/srv/pool", False, FAILURE),
-        (Mounted("/", "overlay"), "/srv/pool", False, FAILURE),
-        (Mounted("/srv", "nfs4"), "/srv/pool", False, WARNING),
-        (None, "/srv/pool", False, UNKNOWN),
-    ],
-)
-def test_disk_of_a_pool(mounted, path, require_mount, expected):
-    """What is gone after a reboot loses data."""
-    pool = loopfile(require_mount=require_mount, place=place(path, mounted=mounted))
-    assert verdicts("pool-disk", Node(pools=(pool,))) == [expected]
-
-
-def test_loop_devices():
-    """They matter to whom they serve."""
-    broken = Kernel(loop_problem="none")
-    assert verdicts("pool-loop-devices", Node()) == [OK]
-    assert verdicts("pool-loop-devices", Node(kernel=broken)) == [NOTE]
-    assert verdicts("pool-loop-devices", Node(kernel=broken, pools=(loopfile(),))) == [FAILURE]
-
-
-def lvm(settings=None, **facts):
-    return PoolFacts("fast", "lvm", LvmSettings(volume_group="vg", **(settings or {})), **facts)
-
-
-THIN = {"thin_pool": "thin"}
-
-
-@pytest.mark.parametrize(
-    ("settings", "kernel", "expected"),
-    [
-        (None, Kernel(), FAILURE),
-        (None, Kernel(device_mapper=True), OK),
-        (THIN, Kernel(device_mapper=True, targets=frozenset({"thin-pool"})), OK),
-        (THIN, Kernel(device_mapper=True, targets=frozenset(), modules=frozenset({"dm_thin_pool"})), OK),
-        (THIN, Kernel(device_mapper=True, targets=frozenset(), modules=frozenset()), FAILURE),
-        (THIN, Kernel(device_mapper=True, targets=DENIED, modules=DENIED), UNKNOWN),
-    ],
-)
-def test_device_mapper(settings, kernel, expected):
-    """The driver, and the target of the pool's own type."""
-    assert verdicts("pool-device-mapper", Node(kernel=kernel, pools=(lvm(settings),))) == [expected]
-
-
-LOCKS = place("/run/lock/lvm")
-
-
-@pytest.mark.parametrize(
-    ("version", "locks", "contained", "expected"),
-    [
-        ("2.03.16(2)", LOCKS, False, [OK, OK]),
-        ("2.02.187(2)", LOCKS, False, [FAILURE, OK]),
-        (DENIED, LOCKS, False, [UNKNOWN, OK]),
-        ("2.03.16(2)", replace(LOCKS, hosts=False), True, [OK, FAILURE]),
-        ("2.03.16(2)", replace(LOCKS, exists=False), True, [OK, FAILURE]),
-        ("2.03.16(2)", replace(LOCKS, exists=False), False, [OK, OK]),
-    ],
-)
-def test_lvm(version, locks, contained, expected):
-    """A version with what is used, and one set of locks."""
-    node = Node(contained=contained, pools=(lvm(lvm_version=version, lvm_locks=locks),))
-    assert verdicts("pool-lvm", node) == expected
-
-
-@pytest.mark.parametrize(("scans", "expected"), [(None, OK), (False, OK), (True, WARNING), (DENIED, UNKNOWN)])
-def test_the_node_s_own_lvm(scans, expected):
-    """It should not look into what guests write."""
-    assert verdicts("pool-lvm-scan", Node(host_lvm_scans_volumes=scans, pools=(lvm(),))) == [expected]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from katacsi.errors import PoolUnavailable, Precondition
+from katacsi.errors import PoolNotSetUp, PoolUnavailable, Precondition
 from katacsi.host import _linux
 from katacsi.model import SnapshotId
 
@@ -99,7 +99,7 @@ async def test_a_lock_that_cannot_be_made_is_not_somebody_elses(opened, folder):
 
 async def test_a_view_takes_no_lock_and_changes_nothing(opened, folder, request_for):
     """A read-only pool can be opened beside the one that serves, and writes nothing at all."""
-    with pytest.raises(PoolUnavailable, match="holds no pool"):
+    with pytest.raises(PoolNotSetUp, match="holds no pool"):
         await opened(read_only=True)
     assert list(folder.iterdir()) == []
     backend = await opened(quota="64Mi")
@@ -114,6 +114,14 @@ async def test_a_view_takes_no_lock_and_changes_nothing(opened, folder, request_
     assert sorted(folder.rglob("*")) == before
     await backend.close()
     await opened()
+
+
+async def test_a_view_tells_a_new_pool_from_one_that_lost_its_identity(opened, folder):
+    """Volumes without an identity are no pool that was never used: setting it up would disown them."""
+    (folder / "volumes" / "pvc-1").mkdir(parents=True)
+    with pytest.raises(PoolUnavailable, match="restore that file") as caught:
+        await opened(read_only=True)
+    assert not isinstance(caught.value, PoolNotSetUp)
 
 
 @pytest.mark.parametrize("lost", ["pool.json", "volumes", "."])

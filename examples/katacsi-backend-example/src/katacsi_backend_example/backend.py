@@ -30,12 +30,13 @@ from katacsi.errors import (
 from katacsi.model import Condition, VolumeId, is_storage_name, storage_name
 from pydantic import BaseModel, ConfigDict, Field
 
+from katacsi_backend_example.checks import CHECKS
 from katacsi_backend_example.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from katacsi.backends.api import CreateRequest, PoolContext
+    from katacsi.backends.api import BackendCheck, CreateRequest, PoolContext
 
     from katacsi_backend_example.state import Record
 
@@ -64,6 +65,10 @@ class DisksBackend:
         self._context = context
         self._state = State(settings.state_directory)
         self._choosing = threading.Lock()
+
+    @classmethod
+    def checks(cls) -> Sequence[BackendCheck]:
+        return CHECKS.all
 
     @property
     def pool_uid(self) -> str:

@@ -7,6 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
 from katacsi.backends.api import Capacity, Features, Scope
+from katacsi.backends.loopfile.checks import CHECKS
 from katacsi.backends.loopfile.copies import Copier
 from katacsi.backends.loopfile.devices import Devices
 from katacsi.backends.loopfile.ledger import Ledger
@@ -22,7 +23,7 @@ from katacsi.host import files
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pydantic
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         Snapshot,
         Volume,
     )
+    from katacsi.backends.examination import BackendCheck
     from katacsi.model import Condition, SnapshotId, VolumeId
 
 P = ParamSpec("P")
@@ -65,6 +67,10 @@ class LoopfileBackend:
         self._volumes = Volumes(settings, self._pool, volumes, self._snapshots, self._copier)
         self._devices = Devices(settings, self._pool, self._volumes)
         self._full_copies = asyncio.Semaphore(_FULL_COPIES_AT_ONCE)
+
+    @classmethod
+    def checks(cls) -> Sequence[BackendCheck]:
+        return CHECKS.all
 
     @property
     def features(self) -> Features:

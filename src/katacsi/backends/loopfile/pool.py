@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from katacsi.backends import refusals
 from katacsi.backends.loopfile import layout
 from katacsi.backends.poollock import Held, PoolLock
-from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
+from katacsi.errors import HostError, OutOfSpace, PoolNotSetUp, PoolUnavailable
 from katacsi.host import files
 
 if TYPE_CHECKING:
@@ -151,13 +151,15 @@ class Pool:
         return uid
 
     def _make_identity(self) -> str:
-        if self._read_only:
-            raise self._unavailable("holds no pool; the first `katacsi serve` makes one")
         for shelf in (self.volumes, self.snapshots):
             if shelf.directory.exists() and shelf.names():
                 raise self._unavailable(
                     f"has no {layout.IDENTITY}, yet {shelf.kind}s; restore that file with the uid that their "
                     "handles carry, for a new identity would disown them"
+                )
+            if self._read_only:
+                raise PoolNotSetUp(
+                    f"pool {self.name!r}: {self.directory} holds no pool; the first `katacsi serve` makes one"
                 )
             files.ensure_directory(shelf.directory)
         uid = secrets.token_hex(4)

@@ -10,6 +10,7 @@ import structlog
 
 from katacsi.backends.api import Capacity, Features, Scope
 from katacsi.backends.lvm import layout as layouts
+from katacsi.backends.lvm.checks import CHECKS
 from katacsi.backends.lvm.commands import Lvm
 from katacsi.backends.lvm.copies import Copies
 from katacsi.backends.lvm.devices import Devices
@@ -23,11 +24,12 @@ from katacsi.errors import KatacsiError, NotFound, Precondition, Unsupported
 from katacsi.model import SnapshotId, storage_name
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
     import pydantic
 
     from katacsi.backends.api import CreateRequest, Device, Facts, Page, PoolContext, Snapshot, Volume
+    from katacsi.backends.examination import BackendCheck
     from katacsi.model import Condition, VolumeId
 
 log = structlog.get_logger(__name__)
@@ -54,6 +56,10 @@ class LvmBackend:
         self._volumes = Volumes(settings, self._objects, copies)
         self._snapshots = Snapshots(self._objects, copies, self._volumes)
         self._background: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def checks(cls) -> Sequence[BackendCheck]:
+        return CHECKS.all
 
     @property
     def features(self) -> Features:

@@ -34,6 +34,7 @@ _HOST_IPC: Final = 0xEFFFFFFF
 #: The node's folders, as process 1 sees them.
 _HOST_ROOT: Final = Path("/proc/1/root")
 
+_VERSION: Final = re.compile(r"LVM version:\s*(\S+)")
 _NO_ROOM = re.compile(
     r"insufficient (free space|suitable|allocatable)|not enough free|no free (extents|space)|"
     r"free space is not sufficient|metadata too large|Unable to allocate extents",
@@ -49,6 +50,11 @@ class Lvm:
         self._timeout_s = settings.command_timeout
         self._configuration = configuration(settings, udev=udev_is_there(settings))
         self._environment = environment(settings)
+
+    async def version(self) -> str:
+        """Say which LVM this is, such as `2.03.16(2)`; empty: it does not say."""
+        found = _VERSION.search((await self._run(["version"])).decode(errors="replace"))
+        return found[1] if found else ""
 
     async def find_groups(self) -> Sequence[Mapping[str, str]]:
         """List the volume groups of this host, foreign ones too, with what tells them apart."""
