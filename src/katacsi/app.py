@@ -39,7 +39,7 @@ from katacsi.settings import check
 from katacsi.volumes.context import Context
 from katacsi.volumes.gauges import refresh
 from katacsi.volumes.pools import Pool, Pools
-from katacsi.volumes.publish_state import PublishState
+from katacsi.volumes.publish.marks import Marks
 from katacsi.volumes.workflows import Workflows
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
             settings=settings,
             node_id=node_id,
             pools=pools_of(settings, node_id),
-            state=PublishState(settings.state_path),
+            marks=Marks(settings.state_path),
             writer=writer,
             metrics=metrics,
         )

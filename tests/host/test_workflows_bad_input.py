@@ -301,7 +301,7 @@ async def test_a_damaged_fact_of_this_boot(node, volume):
             file.write_bytes(b"{")
     await node.restart()
     await other.publish()
-    assert len(node.driver.context.state.targets_of(other.id)) == 1
+    assert len(node.driver.context.marks.targets_of(other.id)) == 1
     await other.down()
     await pvc.unpublish()
     assert not pvc.target.exists()

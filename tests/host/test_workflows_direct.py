@@ -24,7 +24,7 @@ from katacsi.errors import (
 from katacsi.host import block, mount
 from katacsi.model import AccessMode, AccessType
 from katacsi.volumes.locks import volume_lock
-from katacsi.volumes.mode import PodRuntime
+from katacsi.volumes.publish.mode import PodRuntime
 from support import blockdevices, leaks
 from support.node import Volume, live_go_sandbox, mounts_at, tools_run
 
@@ -242,7 +242,7 @@ async def test_an_interrupted_removal_is_finished(node, direct):
         await pvc.unpublish()
         assert list(node.records.iterdir()) == []
         assert not pvc.target.exists()
-        assert node.driver.context.state.targets_of(pvc.id) == []
+        assert node.driver.context.marks.targets_of(pvc.id) == []
     await pvc.unstage()
 
 
@@ -398,7 +398,7 @@ async def test_the_longest_path_that_kata_finds(node, direct, length):
             await pvc.publish(target)
         assert not target.exists()
         assert not node.records.exists() or list(node.records.iterdir()) == []
-        assert node.driver.context.state.targets_of(pvc.id) == []
+        assert node.driver.context.marks.targets_of(pvc.id) == []
         await pvc.unpublish(target)
     await pvc.unstage()
 
@@ -434,7 +434,7 @@ async def test_a_target_that_is_no_folder(node, direct, scratch, kind):
     assert leaks.leaks_below(pvc.target.parent).mounts == []
     assert node.record(pvc.target) is None
     assert os.path.lexists(pvc.target)
-    assert node.driver.context.state.targets_of(pvc.id) == []
+    assert node.driver.context.marks.targets_of(pvc.id) == []
     await pvc.unstage()
 
 
@@ -681,6 +681,6 @@ async def test_a_publish_that_fails_late_takes_back_what_it_did(node, direct, mo
             await pvc.publish()
     assert not pvc.target.exists()
     assert mounts_at(pvc.target) == 0
-    assert node.driver.context.state.targets_of(pvc.id) == []
+    assert node.driver.context.marks.targets_of(pvc.id) == []
     await pvc.publish()
     await pvc.down()

@@ -118,7 +118,7 @@ async def test_an_impossible_mount_flag_leaves_nothing(node, volume):
         await pvc.publish()
     assert not pvc.target.exists()
     assert mounts_at(pvc.staging) == 0
-    assert node.driver.context.state.targets_of(pvc.id) == []
+    assert node.driver.context.marks.targets_of(pvc.id) == []
     await pvc.unpublish()
     await pvc.unstage()
 

@@ -27,7 +27,7 @@ async def test_the_record_of_a_vanished_pod_is_removed(node, volume):
     vanish(pvc)
     await node.start()
     assert node.record(pvc.target) is None
-    assert node.driver.context.state.targets_of(pvc.id) == []
+    assert node.driver.context.marks.targets_of(pvc.id) == []
     assert node.record(stays.target) is not None
     assert mounts_at(stays.target) == 1
     await pvc.unpublish()
@@ -46,7 +46,7 @@ async def test_a_live_sandbox_keeps_its_record(node, volume):
         vanish(pvc)
         await node.start()
         assert node.record(pvc.target) is not None
-        assert len(node.driver.context.state.targets_of(pvc.id)) == 1
+        assert len(node.driver.context.marks.targets_of(pvc.id)) == 1
         await node.stop()
     await node.start()
     assert node.record(pvc.target) is None
@@ -112,7 +112,7 @@ async def test_a_half_done_publish_is_left_for_its_retry(node, volume):
     shutil.rmtree(node.record_file(pvc.target).parent)
     await node.start()
     assert mounts_at(pvc.target) == 1
-    assert len(node.driver.context.state.targets_of(pvc.id)) == 1
+    assert len(node.driver.context.marks.targets_of(pvc.id)) == 1
     await pvc.publish()
     assert node.record(pvc.target) is not None
     await pvc.down()

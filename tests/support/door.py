@@ -19,7 +19,7 @@ from katacsi.rpc.interceptor import Interceptor
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.node import NodeIdentity
 from katacsi.volumes.provisioning import Provisioning
-from katacsi.volumes.publishing import Publishing
+from katacsi.volumes.publish.workflow import Publishing
 from katacsi.volumes.snapshots import Snapshots
 from katacsi.volumes.staging import Staging
 from katacsi.volumes.usage import UsageReader

@@ -11,7 +11,7 @@ from katacsi.model import format_size
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Device, Volume
-    from katacsi.volumes.publish_state import Published, Staged
+    from katacsi.volumes.publish.marks import Published, Staged
 
 HEADINGS = ("VOLUME", "POOL", "SIZE", "FORMAT", "USED BY", "NOTES", "CONDITION", "AGE")
 

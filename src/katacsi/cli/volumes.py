@@ -21,7 +21,7 @@ from katacsi.cli.output import Output, output_option, print_facts, print_json, p
 from katacsi.cli.views import Detail, View
 from katacsi.errors import KatacsiError, NotFound, SettingsError
 from katacsi.model import MalformedId, VolumeId
-from katacsi.volumes.publish_state import PublishState
+from katacsi.volumes.publish.marks import Marks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,13 +171,13 @@ async def _by_name(pools: Pools, wanted: str) -> tuple[Backend, Volume]:
     raise NotFound(f"volume {wanted!r}: no pool has a volume of this name; see `katacsi volumes list`")
 
 
-async def _state(loaded: Settings) -> PublishState:
+async def _state(loaded: Settings) -> Marks:
     """Read the driver's facts of this boot; without any, nothing was staged. Nothing is made here."""
-    state = PublishState(loaded.state_path)
+    state = Marks(loaded.state_path)
     if all((loaded.state_path / folder).is_dir() for folder in ("published", "staged")):
         await state.load()
     return state
 
 
-def _view(state: PublishState, volume: Volume) -> View:
+def _view(state: Marks, volume: Volume) -> View:
     return View(volume, state.stagings_of(str(volume.id)), state.targets_of(str(volume.id)))

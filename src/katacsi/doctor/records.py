@@ -11,7 +11,7 @@ from katacsi.doctor import hostfiles
 from katacsi.errors import KatacsiError
 from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, failure, note, ok, unknown, warning
 from katacsi.settings import Settings
-from katacsi.volumes import publish_state
+from katacsi.volumes.publish import marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def _is_ours(target: str, settings: Settings | None) -> bool | None:
     """Whether the driver's facts of this boot name the target; a record without one is somebody else's."""
     if settings is None:
         return None
-    fact = settings.state_path / "published" / publish_state.file_name(target)
+    fact = settings.state_path / "published" / marks.file_name(target)
     try:
         return fact.exists()
     except OSError:

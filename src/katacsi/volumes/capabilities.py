@@ -8,7 +8,7 @@ from katacsi.errors import InvalidRequest, Precondition, SizeOutOfRange
 from katacsi.host import mkfs
 from katacsi.model import AccessType
 from katacsi.volumes import parameters
-from katacsi.volumes.mode import Asked
+from katacsi.volumes.publish.mode import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from katacsi.model import Topology
 from katacsi.volumes.locks import Locks
-from katacsi.volumes.mode import PodRuntime
+from katacsi.volumes.publish.mode import PodRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from katacsi.metrics import Metrics
     from katacsi.settings import Settings
     from katacsi.volumes.pools import Pools
-    from katacsi.volumes.publish_state import PublishState
+    from katacsi.volumes.publish.marks import Marks
 
 
 class Cluster(Protocol):
@@ -50,7 +50,7 @@ class Context:
     settings: Settings
     node_id: str
     pools: Pools
-    state: PublishState
+    marks: Marks
     writer: DirectVolumeWriter
     metrics: Metrics
     cluster: Cluster = field(default_factory=NoCluster)

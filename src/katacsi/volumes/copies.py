@@ -22,7 +22,7 @@ from katacsi.errors import (
 from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import SnapshotId, VolumeId
-from katacsi.volumes import leftovers
+from katacsi.volumes import unused
 from katacsi.volumes.pools import parse_id
 from katacsi.volumes.requests import SourceKind
 
@@ -135,7 +135,7 @@ class Copies:
         Raises:
             VolumeInUse: it is published, and this pool's copies are not of one moment.
         """
-        targets = self._context.state.targets_of(str(volume_id))
+        targets = self._context.marks.targets_of(str(volume_id))
         if targets and not backend.features.atomic_copies:
             raise VolumeInUse(
                 f"volume {volume_id}: is published at {targets[0].path}, and a copy in this pool is not of "
@@ -143,9 +143,9 @@ class Copies:
                 "moment; stop the pod first, or keep the pool on XFS or btrfs (reflinks)"
             )
         if not backend.features.atomic_copies and (device := await backend.attached(volume_id)) is not None:
-            await leftovers.require_unused(self._context, str(volume_id), device)
+            await unused.require_unused(self._context, str(volume_id), device)
         stillness = Stillness()
-        stagings = [] if backend.features.freezes else self._context.state.stagings_of(str(volume_id))
+        stagings = [] if backend.features.freezes else self._context.marks.stagings_of(str(volume_id))
         frozen = [Path(s.path) for s in stagings if await off_loop(mount.at, Path(s.path))]
         # Without a target nobody waits for the thaw, however long the copy takes.
         timer = (

@@ -17,17 +17,17 @@ from katacsi.model import AccessType, VolumeId
 from katacsi.volumes.finding import find_volume
 from katacsi.volumes.formatting import set_facts
 from katacsi.volumes.locks import volume_lock
-from katacsi.volumes.mode import Mode
 from katacsi.volumes.pools import parse_id
-from katacsi.volumes.ways import Job
+from katacsi.volumes.publish.mode import Mode
+from katacsi.volumes.publish.route import Job
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Backend, Volume
     from katacsi.volumes.context import Context
-    from katacsi.volumes.directway import DirectWay
     from katacsi.volumes.formatting import Formatter
     from katacsi.volumes.growing import Growing
-    from katacsi.volumes.publish_state import Published
+    from katacsi.volumes.publish.direct import DirectRoute
+    from katacsi.volumes.publish.marks import Published
     from katacsi.volumes.requests import Expand
 
 log = structlog.get_logger(__name__)
@@ -37,12 +37,12 @@ class Expansion:
     """Growing a volume where it is used."""
 
     def __init__(
-        self, context: Context, formatter: Formatter, growing: Growing, direct_way: DirectWay
+        self, context: Context, formatter: Formatter, growing: Growing, direct_route: DirectRoute
     ) -> None:
         self._context = context
         self._formatter = formatter
         self._growing = growing
-        self._direct_way = direct_way
+        self._direct_route = direct_route
 
     async def expand(self, request: Expand) -> int:
         """Grow the volume to what was asked for and give its size in bytes; large enough is success.
@@ -73,16 +73,16 @@ class Expansion:
 
     def _check_path(self, request: Expand) -> Published | None:
         """Give the publish that the path means; None where it is the volume's staging path."""
-        published = self._context.state.published(request.volume_path)
+        published = self._context.marks.published(request.volume_path)
         if published is not None and published.volume_id == request.volume_id:
             return published
-        staged = self._context.state.staged(request.volume_path)
+        staged = self._context.marks.staged(request.volume_path)
         if staged is None or staged.volume_id != request.volume_id:
             raise NotFound(
                 f"volume_path {request.volume_path}: volume {request.volume_id} is not staged or published "
                 "there"
             )
-        targets = self._context.state.targets_of(request.volume_id)
+        targets = self._context.marks.targets_of(request.volume_id)
         return targets[0] if targets else None
 
     def _check_possible(self, request: Expand, backend: Backend, volume: Volume) -> None:
@@ -100,7 +100,7 @@ class Expansion:
             )
 
     def _job(self, backend: Backend, volume: Volume, device: Device, published: Published) -> Job:
-        stagings = self._context.state.stagings_of(published.volume_id)
+        stagings = self._context.marks.stagings_of(published.volume_id)
         if not stagings:
             raise Precondition(f"volume {volume.id}: is published and not staged; unpublish it first")
         return Job(
@@ -124,7 +124,7 @@ class Expansion:
             return
         mounted = [
             s
-            for s in self._context.state.stagings_of(str(volume.id))
+            for s in self._context.marks.stagings_of(str(volume.id))
             if await off_loop(mount.at, Path(s.path))
         ]
         if mounted:
@@ -157,9 +157,9 @@ class Expansion:
         """Grow a volume that has a record: in userspace while nobody holds it, else by its runtime."""
         if wanted <= job.volume.size_bytes and await self._is_full_size(job.device):
             # After a crash the device may have another number than at publish: fact, then record.
-            await self._context.state.add(job.published)
+            await self._context.marks.add(job.published)
             volume = await set_facts(job.backend, job.volume, job.volume.facts.with_(pending_size=0))
-            await self._direct_way.ensure_again(replace(job, volume=volume))
+            await self._direct_route.ensure_again(replace(job, volume=volume))
             return job.volume.size_bytes
         sandboxes = await self._context.writer.live(job.published.path)
         holders = ", ".join(f"sandbox {sandbox.id}" for sandbox in sandboxes)
@@ -195,7 +195,7 @@ class Expansion:
 
     async def _by_guest(self, job: Job, wanted: int, holders: str) -> int:
         size = await self._grow_device(job.backend, job.volume, wanted)
-        await self._direct_way.ensure_again(job)
+        await self._direct_route.ensure_again(job)
         backend, volume = await find_volume(self._context.pools, job.published.volume_id)
         outcome = await self._context.writer.notify_resize(job.published.path, size)
         if outcome is ResizeOutcome.DONE:
@@ -215,8 +215,8 @@ class Expansion:
         backend, volume = await find_volume(self._context.pools, job.published.volume_id)
         device = await backend.attach(volume.id, {}, {})
         published = replace(job.published, device=str(device.path))
-        await self._context.state.add(published)
-        await self._direct_way.ensure_again(replace(job, volume=volume, device=device, published=published))
+        await self._context.marks.add(published)
+        await self._direct_route.ensure_again(replace(job, volume=volume, device=device, published=published))
 
     async def _is_full_size(self, device: Device) -> bool:
         found = await off_loop(superblock.read, device.path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from katacsi.errors import KatacsiError
 from katacsi.volumes.finding import find_volume
-from katacsi.volumes.mode import Mode
+from katacsi.volumes.publish.mode import Mode
 
 if TYPE_CHECKING:
     from katacsi.volumes.context import Context
@@ -17,7 +17,7 @@ async def refresh(context: Context) -> None:
     """Set the gauges of pools, published volumes and growths that wait for a pod's restart."""
     for pool in context.pools:
         await _measure(context, pool)
-    published = context.state.all_published()
+    published = context.marks.all_published()
     context.metrics.pending_growths.set(await _pending_growths(context))
     for mode in Mode:
         count = sum(item.way is mode for item in published)
@@ -37,7 +37,7 @@ async def _measure(context: Context, pool: Pool) -> None:
 async def _pending_growths(context: Context) -> int:
     """Count the published volumes whose filesystem waits for the next start of their pod."""
     waiting = 0
-    for volume_id in {item.volume_id for item in context.state.all_published() if item.way is Mode.DIRECT}:
+    for volume_id in {item.volume_id for item in context.marks.all_published() if item.way is Mode.DIRECT}:
         try:
             _, volume = await find_volume(context.pools, volume_id)
         except KatacsiError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from katacsi.errors import InvalidRequest
-from katacsi.volumes.mode import Asked
+from katacsi.volumes.publish.mode import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ import structlog
 from katacsi.backends.api import Capacity, CreateRequest, Scope
 from katacsi.errors import AlreadyExists, InvalidRequest, OutOfSpace, Precondition, VolumeInUse
 from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_name
-from katacsi.volumes import capabilities, leftovers, listing, parameters
+from katacsi.volumes import capabilities, listing, parameters, unused
 from katacsi.volumes.copies import content_source
 from katacsi.volumes.finding import find_volume
 from katacsi.volumes.locks import snapshot_lock, volume_lock
@@ -103,7 +103,7 @@ class Provisioning:
     async def _delete(self, backend: Backend, volume_id: VolumeId) -> None:
         if (device := await backend.attached(volume_id)) is not None:
             # Neither staged nor published, as far as is known: what is there is looked at.
-            await leftovers.require_unused(self._context, str(volume_id), device)
+            await unused.require_unused(self._context, str(volume_id), device)
         await backend.delete(volume_id)
 
     async def get(self, volume_id: str) -> VolumeView:
@@ -202,8 +202,8 @@ class Provisioning:
             )
 
     def _check_unused(self, volume_id: str) -> None:
-        used = [item.path for item in self._context.state.targets_of(volume_id)]
-        used += [item.path for item in self._context.state.stagings_of(volume_id)]
+        used = [item.path for item in self._context.marks.targets_of(volume_id)]
+        used += [item.path for item in self._context.marks.stagings_of(volume_id)]
         if used:
             raise VolumeInUse(f"volume {volume_id}: is in use at {used[0]}; unpublish and unstage it first")
 

@@ -13,12 +13,12 @@ import structlog
 from katacsi.errors import KatacsiError
 from katacsi.host import mount
 from katacsi.host.offloop import off_loop
-from katacsi.volumes.mode import Mode
+from katacsi.volumes.publish.mode import Mode
 
 if TYPE_CHECKING:
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish_state import Published
-    from katacsi.volumes.publishing import Publishing
+    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.workflow import Publishing
 
 log = structlog.get_logger(__name__)
 
@@ -28,9 +28,9 @@ async def reconcile(context: Context, publishing: Publishing) -> None:
 
     A publish that is half done is left for its retry, and one with a live sandbox for its unpublish.
     """
-    for staged in context.state.all_staged():
+    for staged in context.marks.all_staged():
         await _thaw(Path(staged.path))
-    for published in context.state.all_published():
+    for published in context.marks.all_published():
         if published.way is Mode.DIRECT:
             await _take_back_if_abandoned(context, publishing, published)
 

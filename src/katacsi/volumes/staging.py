@@ -15,12 +15,12 @@ from katacsi.errors import AlreadyExists, HostError, VolumeInUse
 from katacsi.host import block, mount, uuids
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
-from katacsi.volumes import capabilities, leftovers, parameters, paths
+from katacsi.volumes import capabilities, parameters, paths, unused
 from katacsi.volumes.finding import backend_of, look_up
 from katacsi.volumes.locks import volume_lock
-from katacsi.volumes.mode import Asked
 from katacsi.volumes.pools import parse_id
-from katacsi.volumes.publish_state import Staged
+from katacsi.volumes.publish.marks import Staged
+from katacsi.volumes.publish.mode import Asked
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Backend, Device, Volume
@@ -62,7 +62,7 @@ class Staging:
         capabilities.check_kind(volume, request.capability)
         wanted = self._wanted(volume, request)
         self._check_other_stagings(wanted)
-        if self._context.state.staged(wanted.path) is not None and self._context.state.targets_of(
+        if self._context.marks.staged(wanted.path) is not None and self._context.marks.targets_of(
             request.volume_id
         ):
             # Published: a guest may hold the device, so it is not even looked at.
@@ -74,7 +74,7 @@ class Staging:
                 backend, volume, device, wanted.fs_type, mkfs_options, for_guests=asked is Asked.DIRECT
             )
             await self._growing.tolerant(backend, volume, device, found)
-        await self._context.state.add(replace(wanted, device=str(device.path)))
+        await self._context.marks.add(replace(wanted, device=str(device.path)))
 
     async def unstage(self, volume_id: str, staging_path: str) -> None:
         """Let go of the device; absent is success. The data stays: only DeleteVolume frees it.
@@ -89,7 +89,7 @@ class Staging:
             return
         with self._context.locks.hold(volume_lock(parsed.name)):
             backend = await self._context.pools.holding(parsed)
-            if targets := self._context.state.targets_of(volume_id):
+            if targets := self._context.marks.targets_of(volume_id):
                 raise VolumeInUse(
                     f"volume {volume_id}: is published at {targets[0].path}; unpublish it first"
                 )
@@ -97,13 +97,13 @@ class Staging:
 
     async def _unstage(self, backend: Backend, volume_id: VolumeId, staging_path: str) -> None:
         device = await backend.attached(volume_id)
-        stagings = self._context.state.stagings_of(str(volume_id))
+        stagings = self._context.marks.stagings_of(str(volume_id))
         if device is not None and not stagings:
-            await leftovers.require_no_record(self._context.writer, str(volume_id), device)
+            await unused.require_no_record(self._context.writer, str(volume_id), device)
         await off_loop(_release_mounts, str(volume_id), staging_path, device.path if device else None)
         await backend.detach(volume_id)
         for staged in stagings:
-            await self._context.state.remove(staged)
+            await self._context.marks.remove(staged)
 
     def _wanted(self, volume: Volume, request: Stage) -> Staged:
         capability = request.capability
@@ -119,13 +119,13 @@ class Staging:
         )
 
     def _check_other_stagings(self, wanted: Staged) -> None:
-        here = self._context.state.staged(wanted.path)
+        here = self._context.marks.staged(wanted.path)
         if here is not None and replace(here, device="") != wanted:
             raise AlreadyExists(
                 f"staging_target_path {wanted.path}: volume {here.volume_id} is staged there as "
                 f"{here.access_type} {here.fs_type} {here.access_mode}; unstage it first"
             )
-        for other in self._context.state.stagings_of(wanted.volume_id):
+        for other in self._context.marks.stagings_of(wanted.volume_id):
             if other.path != wanted.path:
                 raise VolumeInUse(
                     f"volume {wanted.volume_id}: is staged at {other.path}; unstage it there first"
@@ -155,6 +155,6 @@ def _release_mounts(volume_id: str, staging_path: str, device: Path | None) -> N
                 f"staging_target_path {staging_path}: {entry.source} is mounted there, which is not "
                 f"volume {volume_id}; nothing was unmounted"
             )
-    leftovers.require_no_mount(volume_id, device, apart_from=staged)
+    unused.require_no_mount(volume_id, device, apart_from=staged)
     if staged:
         mount.unmount(Path(staging_path))

@@ -10,14 +10,14 @@ from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import Condition
 from katacsi.volumes.finding import find_volume
-from katacsi.volumes.mode import Mode
+from katacsi.volumes.publish.mode import Mode
 from katacsi.volumes.requests import Stats, Unit, Usage
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Volume
     from katacsi.directvolume.shim import GuestStats
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish_state import Published
+    from katacsi.volumes.publish.marks import Published
     from katacsi.volumes.requests import GetStats
 
 
@@ -48,8 +48,8 @@ class UsageReader:
         return await self._of_mount(volume, request, published, condition)
 
     def _published(self, request: GetStats) -> Published | None:
-        published = self._context.state.published(request.volume_path)
-        staged = self._context.state.staged(request.volume_path)
+        published = self._context.marks.published(request.volume_path)
+        staged = self._context.marks.staged(request.volume_path)
         for here in (published, staged):
             if here is not None and here.volume_id == request.volume_id:
                 return published

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from katacsi.aio import Shielded
-from katacsi.volumes.blockway import BlockWay
 from katacsi.volumes.copies import Copies
-from katacsi.volumes.directway import DirectWay
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.formatting import Formatter
 from katacsi.volumes.growing import Growing
-from katacsi.volumes.hostway import HostWay
-from katacsi.volumes.mode import Mode
 from katacsi.volumes.node import NodeIdentity
 from katacsi.volumes.provisioning import Provisioning
-from katacsi.volumes.publishing import Publishing
+from katacsi.volumes.publish.block import BlockRoute
+from katacsi.volumes.publish.direct import DirectRoute
+from katacsi.volumes.publish.host import HostRoute
+from katacsi.volumes.publish.mode import Mode
+from katacsi.volumes.publish.workflow import Publishing
 from katacsi.volumes.reconcile import reconcile
 from katacsi.volumes.snapshots import Snapshots
 from katacsi.volumes.staging import Staging
@@ -25,7 +25,7 @@ from katacsi.volumes.usage import UsageReader
 if TYPE_CHECKING:
     from katacsi.backends.api import Features
     from katacsi.volumes.context import Context
-    from katacsi.volumes.ways import Way
+    from katacsi.volumes.publish.route import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,19 @@ class Workflows:
         copies = Copies(context)
         formatter = Formatter(context.settings, context.metrics)
         growing = Growing(context.settings)
-        direct_way = DirectWay(context.state, context.writer, growing)
-        ways: dict[Mode, Way] = {
-            Mode.BLOCK: BlockWay(context.state),
-            Mode.DIRECT: direct_way,
-            Mode.HOST: HostWay(formatter, growing),
+        direct_route = DirectRoute(context.marks, context.writer, growing)
+        routes: dict[Mode, Route] = {
+            Mode.BLOCK: BlockRoute(context.marks),
+            Mode.DIRECT: direct_route,
+            Mode.HOST: HostRoute(formatter, growing),
         }
         return cls(
             context=context,
             provisioning=Provisioning(context, copies),
             snapshots=Snapshots(context, copies),
             staging=Staging(context, formatter, growing),
-            publishing=Publishing(context, ways),
-            expansion=Expansion(context, formatter, growing, direct_way),
+            publishing=Publishing(context, routes),
+            expansion=Expansion(context, formatter, growing, direct_route),
             usage=UsageReader(context),
             node=NodeIdentity(context),
             shielded=Shielded(),
@@ -74,7 +74,7 @@ class Workflows:
     async def start(self) -> None:
         """Open the pools, read this boot's facts, and clear up what no call will come back for."""
         await self.context.pools.start()
-        await self.context.state.load()
+        await self.context.marks.load()
         await reconcile(self.context, self.publishing)
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ from katacsi.backends.api import Facts, FormatState, Volume
 from katacsi.errors import InvalidRequest, Precondition, SizeOutOfRange
 from katacsi.model import AccessMode, AccessType, Capability, VolumeId
 from katacsi.volumes import capabilities
-from katacsi.volumes.mode import Asked
+from katacsi.volumes.publish.mode import Asked
 
 MIB = 1 << 20
 

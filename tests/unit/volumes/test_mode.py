@@ -6,7 +6,7 @@ import pytest
 
 from katacsi.errors import Precondition, Unavailable
 from katacsi.model import AccessType
-from katacsi.volumes.mode import Asked, Mode, PodRuntime, decide
+from katacsi.volumes.publish.mode import Asked, Mode, PodRuntime, decide
 
 BLOCK, FILESYSTEM = AccessType.BLOCK, AccessType.MOUNT
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from katacsi.errors import InvalidRequest
 from katacsi.volumes import parameters
-from katacsi.volumes.mode import Asked
+from katacsi.volumes.publish.mode import Asked
 
 INJECTED = {
     "csi.storage.k8s.io/pvc/name": "data",

@@ -13,13 +13,13 @@ from katacsi.host.offloop import off_loop
 if TYPE_CHECKING:
     from katacsi.volumes.formatting import Formatter
     from katacsi.volumes.growing import Growing
+    from katacsi.volumes.publish.route import Job
     from katacsi.volumes.undo import Undo
-    from katacsi.volumes.ways import Job
 
 log = structlog.get_logger(__name__)
 
 
-class HostWay:
+class HostRoute:
     """A normal mount, for pods that do not run in Kata."""
 
     def __init__(self, formatter: Formatter, growing: Growing) -> None:

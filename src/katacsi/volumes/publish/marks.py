@@ -18,8 +18,8 @@ import structlog
 from katacsi.errors import CorruptRecord, HostError
 from katacsi.host import files
 from katacsi.host.offloop import off_loop
-from katacsi.volumes.mode import Mode
 from katacsi.volumes.parameters import FsGroupChangePolicy
+from katacsi.volumes.publish.mode import Mode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ class Published:
         return Mode(self.mode)
 
 
-class PublishState:
+class Marks:
     """The facts of one node, in memory and in files; a file is written before the index knows it."""
 
     def __init__(self, directory: Path) -> None:

@@ -24,7 +24,7 @@ async def require_unused(context: Context, volume_id: str, device: Device) -> No
     Raises:
         VolumeInUse: with the place.
     """
-    stagings = [Path(staged.path) for staged in context.state.stagings_of(volume_id)]
+    stagings = [Path(staged.path) for staged in context.marks.stagings_of(volume_id)]
     await off_loop(_require_no_target, volume_id, device.path, stagings)
     await require_no_record(context.writer, volume_id, device)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from katacsi.volumes.mode import Mode
-from katacsi.volumes.publish_state import Published, PublishState, Staged, file_name
+from katacsi.volumes.publish.marks import Marks, Published, Staged, file_name
+from katacsi.volumes.publish.mode import Mode
 
 PATHS = st.lists(
     st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80),
@@ -43,7 +43,7 @@ def staged(path="/staging/1", volume_id="v1:default:0a1b2c3d:pvc-1"):
 
 async def loaded(directory):
     """Start a process on this directory."""
-    state = PublishState(directory)
+    state = Marks(directory)
     await state.load()
     return state
 

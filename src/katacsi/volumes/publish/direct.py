@@ -24,17 +24,17 @@ from katacsi.volumes.undo import Undo
 if TYPE_CHECKING:
     from katacsi.directvolume.writer import DirectVolumeWriter
     from katacsi.volumes.growing import Growing
-    from katacsi.volumes.publish_state import PublishState
-    from katacsi.volumes.ways import Job
+    from katacsi.volumes.publish.marks import Marks
+    from katacsi.volumes.publish.route import Job
 
 log = structlog.get_logger(__name__)
 
 
-class DirectWay:
+class DirectRoute:
     """The device goes to the guest, which mounts it itself."""
 
-    def __init__(self, state: PublishState, writer: DirectVolumeWriter, growing: Growing) -> None:
-        self._state = state
+    def __init__(self, marks: Marks, writer: DirectVolumeWriter, growing: Growing) -> None:
+        self._marks = marks
         self._writer = writer
         self._growing = growing
 
@@ -47,7 +47,7 @@ class DirectWay:
                 "a direct volume "
                 f"takes {' or '.join(capabilities.DIRECT_FILESYSTEMS)}"
             )
-        for other in self._state.targets_of(str(job.volume.id)):
+        for other in self._marks.targets_of(str(job.volume.id)):
             if other.path != job.published.path:
                 raise VolumeInUse(
                     f"volume {job.volume.id}: is published at {other.path}, and one device serves one "

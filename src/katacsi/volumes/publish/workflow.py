@@ -17,20 +17,20 @@ from katacsi.model import AccessMode, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths
 from katacsi.volumes.finding import backend_of, look_up
 from katacsi.volumes.locks import volume_lock
-from katacsi.volumes.mode import Asked, Mode, PodRuntime, decide
 from katacsi.volumes.pools import parse_id
-from katacsi.volumes.publish_state import Published
+from katacsi.volumes.publish.marks import Published
+from katacsi.volumes.publish.mode import Asked, Mode, PodRuntime, decide
+from katacsi.volumes.publish.route import Job
 from katacsi.volumes.undo import Undo
-from katacsi.volumes.ways import Job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from katacsi.backends.api import Backend
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish_state import Staged
+    from katacsi.volumes.publish.marks import Staged
+    from katacsi.volumes.publish.route import Route
     from katacsi.volumes.requests import Publish
-    from katacsi.volumes.ways import Way
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +38,9 @@ log = structlog.get_logger(__name__)
 class Publishing:
     """The node's side of handing a volume to a pod."""
 
-    def __init__(self, context: Context, ways: Mapping[Mode, Way]) -> None:
+    def __init__(self, context: Context, routes: Mapping[Mode, Route]) -> None:
         self._context = context
-        self._ways = ways
+        self._routes = routes
 
     async def publish(self, request: Publish) -> None:
         """Bring the volume to the target; a repeated call finds it there.
@@ -67,7 +67,7 @@ class Publishing:
         asked = parameters.asked_for(attributes)
         capabilities.check(request.capability, asked)
         staged = self._staged(request)
-        former = self._context.state.published(request.target_path)
+        former = self._context.marks.published(request.target_path)
         wanted = _wanted(request, staged, attributes)
         if former is not None and replace(former, mode="", device="") != wanted:
             raise AlreadyExists(
@@ -81,12 +81,12 @@ class Publishing:
         published = replace(wanted, mode=mode.value, device=str(device.path))
         job = Job(backend, volume, device, published, Path(request.staging_path))
         self._check_neighbours(published)
-        way = self._ways[mode]
+        way = self._routes[mode]
         way.check(job)
         async with Undo() as undo:
             if former is None:
-                undo.add("publish fact", lambda: self._context.state.remove(published))
-            await self._context.state.add(published)
+                undo.add("publish fact", lambda: self._context.marks.remove(published))
+            await self._context.marks.add(published)
             await way.ensure(job, undo if former is None else Undo())
         return published
 
@@ -106,7 +106,7 @@ class Publishing:
         except MalformedId:
             return
         with self._context.locks.hold(volume_lock(parsed.name)):
-            known = self._context.state.published(target_path)
+            known = self._context.marks.published(target_path)
             if known is not None and known.volume_id != volume_id:
                 raise Precondition(
                     f"target_path {target_path}: is published for volume {known.volume_id}, not {volume_id}"
@@ -119,7 +119,7 @@ class Publishing:
             await self._context.writer.remove(target_path)
         await off_loop(_clear_target, Path(target_path))
         if known is not None:
-            await self._context.state.remove(known)
+            await self._context.marks.remove(known)
 
     async def _is_direct(self, volume_id: str, target_path: str) -> bool:
         """Tell without a fact whether a target was published to a guest: by its guard, else by its record.
@@ -143,7 +143,7 @@ class Publishing:
         return record is not None and record.volume_type == VOLUME_TYPE
 
     def _staged(self, request: Publish) -> Staged:
-        staged = self._context.state.staged(request.staging_path)
+        staged = self._context.marks.staged(request.staging_path)
         if staged is None or staged.volume_id != request.volume_id:
             raise Precondition(
                 f"volume {request.volume_id}: is not staged at {request.staging_path}; call "
@@ -165,7 +165,7 @@ class Publishing:
 
     def _check_neighbours(self, wanted: Published) -> None:
         """One device cannot serve a guest and the host at once, nor two pods where one was promised."""
-        for other in self._context.state.targets_of(wanted.volume_id):
+        for other in self._context.marks.targets_of(wanted.volume_id):
             if other.path == wanted.path:
                 continue
             if Mode.DIRECT in (other.way, wanted.way):

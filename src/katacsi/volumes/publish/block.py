@@ -9,20 +9,20 @@ from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
-    from katacsi.volumes.publish_state import PublishState
+    from katacsi.volumes.publish.marks import Marks
+    from katacsi.volumes.publish.route import Job
     from katacsi.volumes.undo import Undo
-    from katacsi.volumes.ways import Job
 
 
-class BlockWay:
+class BlockRoute:
     """A device node; Kata passes block devices through by itself."""
 
-    def __init__(self, state: PublishState) -> None:
-        self._state = state
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
 
     def check(self, job: Job) -> None:
         """Refuse a read-only and a writable publish at once: the device is one or the other."""
-        for other in self._state.targets_of(str(job.volume.id)):
+        for other in self._marks.targets_of(str(job.volume.id)):
             if other.path != job.published.path and other.read_only != job.published.read_only:
                 raise VolumeInUse(
                     f"volume {job.volume.id}: is published "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Backend, Device, Volume
-    from katacsi.volumes.publish_state import Published
+    from katacsi.volumes.publish.marks import Published
     from katacsi.volumes.undo import Undo
 
 
@@ -28,7 +28,7 @@ class Job:
         return Path(self.published.path)
 
 
-class Way(Protocol):
+class Route(Protocol):
     """One way to publish. `check` refuses before anything is changed; `ensure` may be repeated."""
 
     def check(self, job: Job) -> None:
