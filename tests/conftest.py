@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import leaks
+from katacsi.testing import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

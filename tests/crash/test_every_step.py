@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from katacsi.csi.client import RpcError, csi
-from support import leaks, observed
+from katacsi.testing import leaks
+from support import observed
 from support.lifecycle import MIB, Life
 from support.zygote import AFTER, BEFORE, COMMAND_PAUSES_S, TORN, Zygote, ZygoteDriver
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from katacsi.host import holders, superblock
-from support import leaks
+from katacsi.testing import leaks
 from support.kata_node import MIB, digest, write
 
 pytestmark = pytest.mark.timeout(180)

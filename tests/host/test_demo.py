@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from katacsi.cli.root import katacsi
 from katacsi.demo.actors import Guests
-from support import leaks
+from katacsi.testing import leaks
 
 _UP = ("NodeStageVolume", "NodePublishVolume")
 _DOWN = ("NodeUnpublishVolume", "NodeUnstageVolume")

@@ -23,9 +23,10 @@ from katacsi.errors import (
 )
 from katacsi.host import block, mount
 from katacsi.model import AccessMode, AccessType
+from katacsi.testing import leaks
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.publish.mode import PodRuntime
-from support import blockdevices, leaks
+from support import blockdevices
 from support.node import Volume, live_go_sandbox, mounts_at, tools_run
 
 PROBES = {"blkid", "e2fsck", "resize2fs", "tune2fs", "xfs_admin", "btrfstune", "mkfs.ext4", "mkfs.xfs"}

@@ -1,1 +1,1 @@
-"""What several tiers share. `tests` is on pytest's path: `from support.leaks import ...`."""
+"""What several tiers share. `tests` is on pytest's path: `from support.node import ...`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from katacsi.backends.loopfile import places
 from katacsi.csi.client import Client, csi
 from katacsi.directvolume.names import entry_name
-from support import leaks
+from katacsi.testing import leaks
 from support.driver import Driver
 from support.kata_runtime.go import GoSandbox
 from support.kata_runtime.machine import Places

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from katacsi.csi.client import Client, csi
-from support import leaks
+from katacsi.testing import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,6 +18,7 @@ from katacsi.host import command, superblock
 from katacsi.metrics import Metrics
 from katacsi.model import AccessMode, AccessType, Capability, SizeRange, VolumeId, storage_name
 from katacsi.settings import parse
+from katacsi.testing import leaks
 from katacsi.volumes.requests import (
     CreateVolume,
     Expand,
@@ -29,7 +30,7 @@ from katacsi.volumes.requests import (
     Stats,
     VolumeView,
 )
-from support import blockdevices, leaks
+from support import blockdevices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from katacsi.backends.loopfile import places
 from katacsi.host import superblock
-from support import leaks
+from katacsi.testing import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from katacsi.csi.client import Client
-from support import crash_launcher, kata_runtime_command, leaks
+from katacsi.testing import leaks
+from support import crash_launcher, kata_runtime_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

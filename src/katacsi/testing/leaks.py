@@ -1,4 +1,7 @@
-"""Find, and undo, what a test left in the kernel below a folder: mounts and loop devices."""
+"""What is left in the kernel below a folder, mounts and loop devices: found, and undone.
+
+It is read and undone by other means than the driver's own, so that a test may hold the driver against it.
+"""
 
 from __future__ import annotations
 
@@ -74,14 +77,18 @@ def settled_leaks_below(folder: Path, patience_s: float = 2.0) -> Leaks:
     return leaks
 
 
-def undo(leaks: Leaks) -> None:
-    """Unmount and detach, as far as possible; what resists stays for the next look."""
+def undo(leaks: Leaks, *, lazily: bool = True) -> None:
+    """Unmount and detach, as far as possible; what resists stays for the next look.
+
+    Args:
+        leaks: of `leaks_below`.
+        lazily: take a mount that a process still holds out of sight, so that its folder comes free.
+    """
     for target in leaks.mounts:
-        if subprocess.run(["umount", target], capture_output=True, check=False).returncode:
-            # Lazily, when a process of the test still holds it: the folder must come free for the next test.
-            subprocess.run(["umount", "--lazy", target], capture_output=True, check=False)
+        if not _succeeds("umount", target) and lazily:
+            _succeeds("umount", "--lazy", target)
     for device in leaks.loops:
-        subprocess.run(["losetup", "--detach", device], capture_output=True, check=False)
+        _succeeds("losetup", "--detach", device)
 
 
 def filesystem_of(folder: Path) -> str:
@@ -89,6 +96,10 @@ def filesystem_of(folder: Path) -> str:
     over = [mount for mount in mounts() if folder.resolve().is_relative_to(mount.target)]
     # The deepest mount point wins, and of several mounts on one point the newest.
     return max(over, key=lambda mount: len(mount.target.parts) * 10_000 + over.index(mount)).filesystem
+
+
+def _succeeds(*argv: str | Path) -> bool:
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def _unescape(text: str) -> str:
