@@ -33,6 +33,7 @@ from katacsi.host import command, offloop
 from katacsi.metrics import Metrics
 from katacsi.metrics_page import serve_metrics
 from katacsi.model import MAX_NAME_BYTES
+from katacsi.rpc.changes import Changes
 from katacsi.rpc.interceptor import Interceptor
 from katacsi.rpc.server import DrainingServer
 from katacsi.settings import check
@@ -183,9 +184,13 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         await workflows.start()
         stack.push_async_callback(workflows.close)
         await _start_metrics(workflows, stack)
+        changes = Changes()
+        # Before the pools are closed: a change may have outlived the drain.
+        stack.push_async_callback(changes.drained)
         server = DrainingServer(
             services(
                 workflows,
+                changes,
                 driver_name=settings.driver_name,
                 version=katacsi.__version__,
                 ready=lambda: True,
@@ -193,7 +198,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
                 newer=settings.newer_capabilities,
             ),
             interceptor=Interceptor(metrics, METHODS, REDACTION),
-            shielded=workflows.shielded,
+            changes=changes,
         )
         # What is there now are modules and models that stay. A full garbage collection would look at all of
         # them, in vain, and stop the event loop for 40 ms (measured); frozen they are passed over. To collect

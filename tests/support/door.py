@@ -1,7 +1,8 @@
-"""The driver's door without the house behind it: real services, an in-memory channel, scripted workflows."""
+"""The door without the house behind it: real services over scripted workflows, in memory or on a socket."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from grpclib.testing import ChannelFor
 
 from katacsi._gen.csi import v1 as csi
-from katacsi.aio import Shielded
 from katacsi.backends.api import Features
 from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
 from katacsi.metrics import Metrics
+from katacsi.rpc.changes import Changes
 from katacsi.rpc.interceptor import Interceptor
+from katacsi.rpc.server import DrainingServer
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.node import NodeIdentity
 from katacsi.volumes.provisioning import Provisioning
@@ -26,6 +28,7 @@ from katacsi.volumes.usage import UsageReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from grpclib.client import Channel
 
@@ -51,7 +54,6 @@ class ScriptedWorkflows:
         self.answers: dict[str, Any] = {}
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.features = features
-        self.shielded = Shielded()
         for name in _REAL:
             setattr(self, name, _Group(self, name))
 
@@ -83,6 +85,7 @@ class Door:
     """What a test holds in its hand."""
 
     workflows: ScriptedWorkflows
+    changes: Changes
     metrics: Metrics
     channel: Channel
     identity: csi.IdentityStub
@@ -98,17 +101,60 @@ class Door:
 @asynccontextmanager
 async def open_door(workflows: ScriptedWorkflows | None = None, **options: Any) -> AsyncIterator[Door]:
     """Serve the workflows in memory; options are those of `katacsi.csi.services.services`."""
-    workflows = workflows or ScriptedWorkflows()
-    metrics = Metrics.create()
-    options = {"driver_name": "local.katacsi.io", "version": "1.2.3", "ready": lambda: True} | options
-    channel_for = ChannelFor(services(workflows, **options))
+    workflows, changes, metrics = workflows or ScriptedWorkflows(), Changes(), Metrics.create()
+    channel_for = ChannelFor(_services(workflows, changes, options))
     async with channel_for as channel:
         Interceptor(metrics, METHODS, REDACTION).listen_to(channel_for._server)
         yield Door(
             workflows,
+            changes,
             metrics,
             channel,
             csi.IdentityStub(channel),
             csi.ControllerStub(channel),
             csi.NodeStub(channel),
         )
+
+
+@dataclass
+class Served:
+    """The driver's server on a socket."""
+
+    server: DrainingServer
+    workflows: ScriptedWorkflows
+    changes: Changes
+    metrics: Metrics
+    path: Path
+
+    def hold(self, workflow: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """Make a workflow wait; give the events that tell it began and let it end."""
+        begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def held(*_: Any) -> None:
+            begun.set()
+            await may_end.wait()
+
+        self.workflows.answers[workflow] = held
+        return begun, may_end
+
+
+@asynccontextmanager
+async def serving(path: Path, **options: Any) -> AsyncIterator[Served]:
+    """Serve scripted workflows on a socket; options are those of `katacsi.csi.services.services`."""
+    workflows, changes, metrics = ScriptedWorkflows(), Changes(), Metrics.create()
+    server = DrainingServer(
+        _services(workflows, changes, options),
+        interceptor=Interceptor(metrics, METHODS, REDACTION),
+        changes=changes,
+    )
+    await server.listen(path)
+    try:
+        yield Served(server, workflows, changes, metrics, path)
+    finally:
+        if server._server.is_serving():
+            await server.drain(0.1)
+
+
+def _services(workflows: ScriptedWorkflows, changes: Changes, options: dict[str, Any]) -> list[Any]:
+    defaults = {"driver_name": "local.katacsi.io", "version": "1.2.3", "ready": lambda: True}
+    return services(workflows, changes, **defaults | options)

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING
 
 from katacsi._gen.csi import v1 as csi
 from katacsi.csi import capabilities, condition, parse, render
-from katacsi.rpc.changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from katacsi.csi.capabilities import Offer
     from katacsi.csi.network import NetworkWorkflows
+    from katacsi.rpc.changes import Changes
     from katacsi.volumes.workflows import Workflows
 
 
 class Controller(csi.ControllerBase):
     """Volumes and snapshots. What is not offered never gets here: see `katacsi.csi.services`."""
 
-    def __init__(self, workflows: Workflows, offer: Callable[[], Offer]) -> None:
+    def __init__(self, workflows: Workflows, changes: Changes, offer: Callable[[], Offer]) -> None:
         self._volumes = workflows.provisioning
         self._snapshots = workflows.snapshots
-        self._changes = Changes(workflows.shielded)
+        self._changes = changes
         self._offer = offer
 
     async def controller_get_capabilities(
@@ -123,8 +123,14 @@ class Controller(csi.ControllerBase):
 class NetworkController(Controller):
     """The Controller service of a release whose volumes any node can reach, once it is let."""
 
-    def __init__(self, workflows: Workflows, network: NetworkWorkflows, offer: Callable[[], Offer]) -> None:
-        super().__init__(workflows, offer)
+    def __init__(
+        self,
+        workflows: Workflows,
+        network: NetworkWorkflows,
+        changes: Changes,
+        offer: Callable[[], Offer],
+    ) -> None:
+        super().__init__(workflows, changes, offer)
         self._network = network
 
     async def controller_publish_volume(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from katacsi._gen.csi import v1 as csi
 from katacsi.csi import capabilities, condition, parse, render
 from katacsi.errors import NotFound
-from katacsi.rpc.changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from katacsi.csi.capabilities import Offer
     from katacsi.model import Condition
+    from katacsi.rpc.changes import Changes
     from katacsi.volumes.requests import GetStats
     from katacsi.volumes.workflows import Workflows
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Node(csi.NodeBase):
     """Volumes on this node. What is not offered never gets here: see `katacsi.csi.services`."""
 
-    def __init__(self, workflows: Workflows, offer: Callable[[], Offer]) -> None:
+    def __init__(self, workflows: Workflows, changes: Changes, offer: Callable[[], Offer]) -> None:
         self._workflows = workflows
-        self._changes = Changes(workflows.shielded)
+        self._changes = changes
         self._offer = offer
 
     async def node_get_capabilities(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from grpclib._typing import IServable, IServerMethodFunc
 
     from katacsi.csi.network import NetworkWorkflows
+    from katacsi.rpc.changes import Changes
     from katacsi.volumes.workflows import Workflows
 
 
@@ -53,6 +54,7 @@ class Offered:
 
 def services(
     workflows: Workflows,
+    changes: Changes,
     *,
     driver_name: str,
     version: str,
@@ -65,6 +67,7 @@ def services(
 
     Args:
         workflows: what the services ask.
+        changes: where what the workflows change runs to its end.
         driver_name: the CSI driver name.
         version: the driver's version.
         ready: whether the pools are open; Probe asks it.
@@ -77,11 +80,15 @@ def services(
     def offer() -> Offer:
         return Offer(role, scope, newer, workflows.features)
 
-    controller = NetworkController(workflows, network, offer) if network else Controller(workflows, offer)
+    controller = (
+        NetworkController(workflows, network, changes, offer)
+        if network
+        else Controller(workflows, changes, offer)
+    )
     every: tuple[IServable, ...] = (
         Identity(driver_name, version, offer, ready),
         controller,
-        Node(workflows, offer),
+        Node(workflows, changes, offer),
         GroupController(),
         SnapshotMetadata(),
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from grpclib._typing import IServable
 
-    from katacsi.aio import Shielded
+    from katacsi.rpc.changes import Changes
     from katacsi.rpc.interceptor import Interceptor
 
 log = structlog.get_logger(__name__)
@@ -104,16 +104,16 @@ class DrainingServer(Server):
     Args:
         services: what it serves, such as `katacsi.csi.services`.
         interceptor: what stands around every call.
-        shielded: where changes run that a drain waits for, too.
+        changes: what a drain waits for, besides the calls.
     """
 
     def __init__(
-        self, services: Collection[IServable], *, interceptor: Interceptor, shielded: Shielded
+        self, services: Collection[IServable], *, interceptor: Interceptor, changes: Changes
     ) -> None:
         super().__init__(services)
         self._mapping = _Methods(self._mapping)
         self._interceptor = interceptor
-        self._shielded = shielded
+        self._changes = changes
         self._alive: set[_Connection] = set()
         self._socket: endpoint.Endpoint | None = None
         interceptor.listen_to(self)
@@ -153,7 +153,7 @@ class DrainingServer(Server):
         except TimeoutError:
             finished = False
             log.warning(
-                "stopped with work unfinished", calls=len(self._running()), changes=len(self._shielded)
+                "stopped with work unfinished", calls=len(self._running()), changes=len(self._changes)
             )
         self.close()
         # Before waiting for the listener: from 3.12 on that waits for its connections, too.
@@ -168,7 +168,7 @@ class DrainingServer(Server):
 
     async def _idle(self) -> None:
         # A call may start a change, and a change outlives its call: until neither is left.
-        while (running := self._running()) or self._shielded:
+        while (running := self._running()) or self._changes:
             if running:
                 await asyncio.wait(running)
-            await self._shielded.drained()
+            await self._changes.drained()

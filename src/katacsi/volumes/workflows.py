@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.aio import Shielded
 from katacsi.volumes.copies import Copies
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.formatting import Formatter
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Workflows:
-    """One object for each group of calls, and the changes that are under way."""
+    """One object for each group of calls."""
 
     context: Context
     provisioning: Provisioning
@@ -40,7 +39,6 @@ class Workflows:
     expansion: Expansion
     usage: UsageReader
     node: NodeIdentity
-    shielded: Shielded
 
     @classmethod
     def of(cls, context: Context) -> Workflows:
@@ -63,7 +61,6 @@ class Workflows:
             expansion=Expansion(context, formatter, growing, direct_route),
             usage=UsageReader(context),
             node=NodeIdentity(context),
-            shielded=Shielded(),
         )
 
     @property
@@ -79,5 +76,4 @@ class Workflows:
 
     async def close(self) -> None:
         """Let go of the pools; volumes stay as they are."""
-        await self.shielded.drained()
         await self.context.pools.close()

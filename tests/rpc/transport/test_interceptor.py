@@ -216,7 +216,7 @@ async def test_secrets_stay_secret_after_the_caller_left(door, log_stream):
     with suppress(GRPCError, TimeoutError):
         await call
     left.set()
-    await door.workflows.shielded.drained()
+    await door.changes.drained()
     (line,) = lines(log_stream, "failed after its caller had left")
     assert "RuntimeError" in line["traceback"]
     assert line["volume_id"] == "v1:fast:0123abcd:pvc-1"
@@ -281,9 +281,9 @@ async def test_no_change_is_cut_by_a_cancelled_call(door, log_stream, workflow, 
         await call
     await settled(lambda: lines(log_stream, "answered"))
     assert steps == ["first"]
-    assert len(door.workflows.shielded) == 1
+    assert len(door.changes) == 1
     may_end.set()
-    await door.workflows.shielded.drained()
+    await door.changes.drained()
     assert steps == ["first", "last"]
     (line,) = lines(log_stream, "answered")
     # Of deadline and reset the one that the server saw first.

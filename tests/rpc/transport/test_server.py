@@ -6,8 +6,6 @@ import asyncio
 import os
 import socket
 import stat
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import hpack
@@ -16,19 +14,15 @@ import pytest
 
 from katacsi.backends.api import Volume
 from katacsi.csi.client import Client, RpcError, csi
-from katacsi.csi.methods import METHODS, REDACTION
-from katacsi.csi.services import services
+from katacsi.csi.methods import METHODS
 from katacsi.errors import SettingsError
-from katacsi.metrics import Metrics
 from katacsi.model import Condition, VolumeId
 from katacsi.rpc.interceptor import Interceptor
-from katacsi.rpc.server import DrainingServer
 from katacsi.rpc.transport import GatheringTransport
 from katacsi.volumes.requests import VolumePage, VolumeView
-from support.door import ScriptedWorkflows
+from support.door import serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 STAGE = csi.NodeStageVolumeRequest(
@@ -41,39 +35,6 @@ STAGE = csi.NodeStageVolumeRequest(
         ),
     ),
 )
-
-
-@dataclass
-class Driver:
-    server: DrainingServer
-    workflows: ScriptedWorkflows
-    path: Path
-
-    def hold(self, workflow: str) -> tuple[asyncio.Event, asyncio.Event]:
-        """Make a workflow wait; give the events that tell it began and let it end."""
-        begun, may_end = asyncio.Event(), asyncio.Event()
-
-        async def held(*_):
-            begun.set()
-            await may_end.wait()
-
-        self.workflows.answers[workflow] = held
-        return begun, may_end
-
-
-@asynccontextmanager
-async def serving(path: Path, **options) -> AsyncIterator[Driver]:
-    workflows = ScriptedWorkflows()
-    every = services(workflows, **{"driver_name": "d", "version": "1", "ready": lambda: True} | options)
-    server = DrainingServer(
-        every, interceptor=Interceptor(Metrics.create(), METHODS, REDACTION), shielded=workflows.shielded
-    )
-    await server.listen(path)
-    try:
-        yield Driver(server, workflows, path)
-    finally:
-        if server._server.is_serving():
-            await server.drain(0.1)
 
 
 @pytest.fixture
@@ -261,7 +222,7 @@ async def test_invented_methods_make_no_metrics(driver):
     for number in range(3):
         await client.answer(client.call(f"/invented/{number}"))
     await client.close()
-    metrics = driver.server._interceptor._metrics
+    metrics = driver.metrics
     found = {sample.labels["method"] for family in metrics.rpc_seconds.collect() for sample in family.samples}
     assert found == {"unknown"}
 
@@ -293,15 +254,15 @@ async def test_change_survives_deadline_and_reset(driver):
     stream = client.call("/csi.v1.Node/NodeStageVolume", framed(STAGE), timeout="50m")
     await begun.wait()
     assert (await client.answer(stream))["grpc-status"] == "4"
-    counted = driver.server._interceptor._metrics.registry.get_sample_value
+    counted = driver.metrics.registry.get_sample_value
     late = {"method": "NodeStageVolume", "code": "DEADLINE_EXCEEDED"}
     assert counted("katacsi_rpc_duration_seconds_count", late) == 1
     client.writer.write(hyperframe.frame.RstStreamFrame(stream, error_code=8).serialize())
     again = client.call("/csi.v1.Identity/Probe")
     assert (await client.answer(again))["grpc-status"] == "0"
-    assert len(driver.workflows.shielded) == 1
+    assert len(driver.changes) == 1
     may_end.set()
-    await driver.workflows.shielded.drained()
+    await driver.changes.drained()
     await client.close()
 
 
@@ -354,7 +315,7 @@ async def test_drain_waits_for_changes_whose_caller_left(driver):
     assert not drain.done()
     may_end.set()
     assert await drain is True
-    assert len(driver.workflows.shielded) == 0
+    assert len(driver.changes) == 0
 
 
 async def test_grace_is_a_limit(driver):
@@ -367,9 +328,9 @@ async def test_grace_is_a_limit(driver):
             assert await driver.server.drain(0.1) is False
         with pytest.raises(RpcError, match="UNAVAILABLE"):
             await call
-    assert len(driver.workflows.shielded) == 1
+    assert len(driver.changes) == 1
     may_end.set()
-    await driver.workflows.shielded.drained()
+    await driver.changes.drained()
 
 
 async def test_client_that_stays_connected_does_not_keep_the_driver(driver):
