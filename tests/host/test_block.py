@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from katacsi.errors import HostError, VolumeInUse
-from katacsi.host import block, files, holders, loop, mount
+from katacsi.host import block, holders, loop, mount, sizedfiles, targets
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -27,7 +27,7 @@ def _detach(scratch):
 
 def from_file(file, size):
     """Make a disk of this size out of a new file."""
-    files.create_sized(file, size, thick=False)
+    sizedfiles.create_sized(file, size, thick=False)
     return loop.attach(file).path
 
 
@@ -129,7 +129,7 @@ def test_a_disk_in_use_is_not_judged_and_not_zeroed(disk, scratch):
 def mounted_at(disk, scratch):
     """Make an ext4 and mount it; give where."""
     subprocess.run(["mkfs.ext4", "-q", disk], check=True)
-    mount.ensure_target_directory(scratch / "mounted")
+    targets.ensure_target_directory(scratch / "mounted")
     mount.mount_filesystem(disk, scratch / "mounted", "ext4", [])
     return scratch / "mounted"
 
@@ -157,4 +157,4 @@ def test_dropped_caches_are_written_first(disk, scratch):
         stream.flush()
         block.drop_caches(disk)
         assert (scratch / "disk.img").read_bytes()[:10] == b"not synced"
-        assert files.has_data(scratch / "disk.img")
+        assert sizedfiles.has_data(scratch / "disk.img")

@@ -10,7 +10,7 @@ import pytest
 
 from katacsi.directvolume import guard
 from katacsi.errors import InvalidRequest, VolumeInUse
-from katacsi.host import mount
+from katacsi.host import mounttable
 
 VOLUME = "v1:default:0a1b2c3d:pvc-2ad7b367"
 OTHER = "v1:default:0a1b2c3d:pvc-other"
@@ -44,7 +44,7 @@ async def test_a_guard_refuses_every_write(target):
         (target / "data").write_bytes(b"x")
     assert refusal.value.errno == errno.EROFS
     assert stat.S_IMODE(target.stat().st_mode) == 0o555
-    (found,) = mount.at(target)
+    (found,) = mounttable.at(target)
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(found.options)
     assert (found.fs_type, found.source) == ("tmpfs", f"katacsi:{VOLUME}")
     assert "size=4k" in found.super_options
@@ -65,9 +65,9 @@ async def test_guards_do_not_stack(target):
     """A repeated publish finds the guard there."""
     for _ in range(3):
         guard.ensure_guard(str(target), VOLUME)
-    assert len(mount.at(target)) == 1
+    assert len(mounttable.at(target)) == 1
     guard.remove_guard(str(target))
-    assert mount.at(target) == []
+    assert mounttable.at(target) == []
 
 
 async def test_removing_twice_is_removing_once(target):
@@ -97,7 +97,7 @@ async def test_what_others_mounted_stays(target, tmpfs):
     ):
         with pytest.raises(VolumeInUse, match="tmpfs from somebody"):
             refused()
-    assert [found.source for found in mount.at(target)] == ["somebody"]
+    assert [found.source for found in mounttable.at(target)] == ["somebody"]
     assert guard.guard_of(str(target)) is None
 
 
@@ -110,7 +110,7 @@ async def test_a_covered_guard_is_not_what_one_sees(target, tmpfs):
         guard.ensure_guard(str(target), VOLUME)
     with pytest.raises(VolumeInUse, match="somebody"):
         guard.remove_guard(str(target))
-    assert len(mount.at(target)) == 2
+    assert len(mounttable.at(target)) == 2
 
 
 async def test_a_guard_in_use_says_so(target):
@@ -134,7 +134,7 @@ async def test_a_symlink_is_no_target(target):
     target.symlink_to(elsewhere)
     with pytest.raises(InvalidRequest):
         guard.ensure_guard(str(target), VOLUME)
-    assert mount.at(elsewhere) == []
+    assert mounttable.at(elsewhere) == []
 
 
 async def test_no_other_driver_s_tmpfs_is_a_guard(target, tmpfs):

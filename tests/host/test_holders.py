@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from katacsi.host import block, files, holders, loop
+from katacsi.host import block, holders, loop, sizedfiles
 
 
 @pytest.fixture
 def disk(scratch):
     """A blank disk of 16 MiB."""
     file = scratch / "disk.img"
-    files.create_sized(file, 16 << 20, thick=False)
+    sizedfiles.create_sized(file, 16 << 20, thick=False)
     yield loop.attach(file).path
     loop.ensure_detached(file)
 

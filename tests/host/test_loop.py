@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from katacsi.errors import HostError, Precondition, VolumeInUse
-from katacsi.host import _loopctl, block, files, loop, loopdevices, mount
+from katacsi.host import _loopctl, block, directories, files, loop, loopdevices, mount, sizedfiles
+from support import leases
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -23,11 +24,11 @@ SIZE = 64 * MIB
 def file(scratch):
     """A sparse file on a disk, under a path with a space and more; its devices are taken away in the end."""
     path = scratch / "pool 1" / "größe#\\" / "disk.img"
-    files.ensure_directory(path.parent)
-    files.create_sized(path, SIZE, thick=False)
-    identity = files.identity(path)
+    directories.ensure_directory(path.parent)
+    sizedfiles.create_sized(path, SIZE, thick=False)
+    identity = directories.identity(path)
     yield path
-    while device := loop.holding(identity):
+    while device := loopdevices.holding(identity):
         loop.detach(device, identity)
     if path.exists():
         loop.ensure_detached(path)
@@ -58,8 +59,8 @@ def own(monkeypatch):
 
 def devices_of(path):
     """Give the numbers of all devices that have a file, asked of the kernel anew."""
-    identity = files.identity(path)
-    return [device.number for device in loop.devices() if device.backing == identity]
+    identity = directories.identity(path)
+    return [device.number for device in loopdevices.devices() if device.backing == identity]
 
 
 def losetup(*args):
@@ -81,7 +82,7 @@ def test_a_device_is_what_was_asked_for(file):
     """4096-byte sectors, direct I/O, the file's size, writable, and no autoclear; losetup says the same."""
     device = loop.attach(file)
     assert device.size_bytes == SIZE
-    assert device.backing == files.identity(file)
+    assert device.backing == directories.identity(file)
     assert (device.sector_size, device.direct_io, device.read_only, device.autoclear) == (
         4096,
         True,
@@ -103,7 +104,7 @@ def test_a_file_has_one_device_however_often_attached(file):
     assert loop.attach(file) == first
     loopdevices.hints.clear()
     assert loop.attach(file) == first
-    assert loop.attached_to(file) == first
+    assert loopdevices.attached_to(file) == first
     assert devices_of(file) == [first.number]
 
 
@@ -146,12 +147,12 @@ def test_parallel_attaches_of_many_files_all_succeed(file):
     """16 threads that race for free devices each get one of their own."""
     paths = [file.with_name(f"disk {number}") for number in range(16)]
     for path in paths:
-        files.create_sized(path, MIB, thick=False)
+        sizedfiles.create_sized(path, MIB, thick=False)
     try:
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             got = list(pool.map(loop.attach, paths))
         assert len({device.number for device in got}) == 16
-        assert [device.backing for device in got] == [files.identity(path) for path in paths]
+        assert [device.backing for device in got] == [directories.identity(path) for path in paths]
     finally:
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             list(pool.map(loop.ensure_detached, paths))
@@ -162,7 +163,7 @@ def test_two_drivers_racing_for_free_devices_both_succeed(file):
     """A free device that another process takes first is no failure: the next one is tried."""
     paths = [file.with_name(f"disk {number}") for number in range(2)]
     for path in paths:
-        files.create_sized(path, MIB, thick=False)
+        sizedfiles.create_sized(path, MIB, thick=False)
     script = (
         "import sys; from pathlib import Path; from katacsi.host import loop; p = Path(sys.argv[1])\n"
         "for _ in range(60): loop.attach(p); loop.ensure_detached(p)"
@@ -222,19 +223,19 @@ def test_only_a_regular_file_is_attached(file):
         with pytest.raises(HostError):
             loop.attach(path)
         with pytest.raises(HostError):
-            loop.attached_to(path)
+            loopdevices.attached_to(path)
 
 
 def test_a_grown_file_shows_when_told(file):
     """The device has its old size until it is told, also while it is open; attach tells it too."""
     device = loop.attach(file)
     with device.path.open("rb"):
-        files.grow_file(file, 2 * SIZE, thick=False)
-        assert loop.attached_to(file).size_bytes == SIZE
+        sizedfiles.grow_file(file, 2 * SIZE, thick=False)
+        assert loopdevices.attached_to(file).size_bytes == SIZE
         assert loop.set_capacity(device.path) == 2 * SIZE
-    files.grow_file(file, 3 * SIZE, thick=False)
+    sizedfiles.grow_file(file, 3 * SIZE, thick=False)
     assert loop.attach(file).size_bytes == 3 * SIZE
-    assert loop.attached_to(file).size_bytes == 3 * SIZE
+    assert loopdevices.attached_to(file).size_bytes == 3 * SIZE
 
 
 def test_loop_devices_are_available_here():
@@ -275,16 +276,16 @@ def test_missing_loop_devices_are_explained(monkeypatch, tmp_path):
 def test_a_file_without_a_device_is_proven_free_without_a_search(file, monkeypatch):
     """The proof does not look at the other devices, so its cost does not grow with their number."""
     monkeypatch.setattr(loopdevices, "devices", lambda: pytest.fail("searched"))
-    assert loop.attached_to(file) is None
+    assert loopdevices.attached_to(file) is None
 
 
 def test_a_file_that_somebody_reads_is_still_searched_for(file):
     """With a reader there is no cheap proof; the search finds no device, and later the one there is."""
     with file.open("rb"):
-        assert loop.attached_to(file) is None
+        assert loopdevices.attached_to(file) is None
         foreign = losetup("--find", "--show", "--read-only", file)
-        assert loop.attached_to(file).path == Path(foreign)
-    assert loop.attached_to(file).read_only
+        assert loopdevices.attached_to(file).path == Path(foreign)
+    assert loopdevices.attached_to(file).read_only
 
 
 @pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs", "tmpfs"])
@@ -293,16 +294,16 @@ def test_an_attached_file_is_never_proven_alone(scratch, fs_type, read_only):
     """On each filesystem where a lease counts as proof, an attached loop device forbids it."""
     with filesystem(scratch, fs_type) as folder:
         path = folder / "disk"
-        files.create_sized(path, MIB, thick=False)
-        assert files.opened_elsewhere(path) is False
+        sizedfiles.create_sized(path, MIB, thick=False)
+        assert leases.opened_elsewhere(path) is False
         device = losetup("--find", "--show", *(["--read-only"] if read_only else []), path)
         try:
-            assert files.opened_elsewhere(path) is True
+            assert leases.opened_elsewhere(path) is True
             loopdevices.hints.clear()
-            assert loop.attached_to(path).path == Path(device)
+            assert loopdevices.attached_to(path).path == Path(device)
         finally:
             loop.ensure_detached(path)
-        assert files.opened_elsewhere(path) is False
+        assert leases.opened_elsewhere(path) is False
 
 
 @contextlib.contextmanager
@@ -318,7 +319,7 @@ def filesystem(scratch, fs_type):
     if not Path(f"/usr/sbin/mkfs.{fs_type}").exists():
         pytest.skip(f"mkfs.{fs_type} is not installed")
     image = scratch / f"{fs_type}.img"
-    files.create_sized(image, 512 * MIB, thick=False)
+    sizedfiles.create_sized(image, 512 * MIB, thick=False)
     device = loop.attach(image)
     try:
         subprocess.run([f"mkfs.{fs_type}", "-q", device.path], check=True, capture_output=True)
@@ -333,39 +334,39 @@ def test_a_renamed_file_keeps_its_device(file):
     """The device goes with the file; a new file under the old name has none."""
     device = loop.attach(file)
     renamed = file.with_name("renamed")
-    files.rename(file, renamed)
-    files.create_sized(file, SIZE, thick=False)
+    directories.rename(file, renamed)
+    sizedfiles.create_sized(file, SIZE, thick=False)
     loopdevices.hints.clear()
-    assert loop.attached_to(renamed) == device
-    assert loop.attached_to(file) is None
+    assert loopdevices.attached_to(renamed) == device
+    assert loopdevices.attached_to(file) is None
     loop.ensure_detached(renamed)
 
 
 def test_a_deleted_file_is_not_taken_for_its_successor(file):
     """The device of an unlinked file belongs to nobody of that name, is found by identity, and goes off."""
     device = loop.attach(file)
-    identity = files.identity(file)
+    identity = directories.identity(file)
     file.unlink()
-    files.create_sized(file, SIZE, thick=False)
+    sizedfiles.create_sized(file, SIZE, thick=False)
     loopdevices.hints.clear()
-    assert loop.attached_to(file) is None
+    assert loopdevices.attached_to(file) is None
     assert loop.attach(file).number != device.number
-    assert loop.holding(identity) == device
+    assert loopdevices.holding(identity) == device
     loop.detach(device, identity)
-    assert loop.holding(identity) is None
-    assert loop.attached_to(file) is not None
+    assert loopdevices.holding(identity) is None
+    assert loopdevices.attached_to(file) is not None
 
 
 def test_a_stale_hint_is_not_believed(own, file):
     """A device that was given to another file behind our back is not reported for the first one."""
     other = file.with_name("other")
-    files.create_sized(other, SIZE, thick=False)
+    sizedfiles.create_sized(other, SIZE, thick=False)
     path = own()
     assert loop.attach(file).path == path
     losetup("--detach", path)
     losetup("--direct-io=on", "--sector-size", 4096, path, other)
-    assert loop.attached_to(file) is None
-    assert loop.attached_to(other).path == path
+    assert loopdevices.attached_to(file) is None
+    assert loopdevices.attached_to(other).path == path
     loop.ensure_detached(other)
 
 
@@ -377,7 +378,7 @@ def test_detach_is_proven_and_may_be_repeated(file):
     device = loop.attach(file)
     loop.detach(device, device.backing)
     assert devices_of(file) == []
-    assert files.opened_elsewhere(file) is False
+    assert leases.opened_elsewhere(file) is False
     loop.detach(device, device.backing)
     loop.detach(device.path, device.backing)
     loop.ensure_detached(file)
@@ -390,10 +391,10 @@ def test_a_held_device_stays_and_stays_usable(file):
         with pytest.raises(VolumeInUse, match=str(device.path)):
             loop.detach(device, device.backing)
         holder.write(b"still works")
-        assert loop.attached_to(file) == device, "not autoclear, and all else as before"
-    assert loop.attached_to(file) == device, "the last close did not take the file off"
+        assert loopdevices.attached_to(file) == device, "not autoclear, and all else as before"
+    assert loopdevices.attached_to(file) == device, "the last close did not take the file off"
     loop.detach(device, device.backing)
-    assert files.opened_elsewhere(file) is False
+    assert leases.opened_elsewhere(file) is False
 
 
 def test_a_mounted_device_stays_mounted_and_attached(file):
@@ -411,7 +412,7 @@ def test_a_mounted_device_stays_mounted_and_attached(file):
         (folder / "file").write_bytes(b"still works")
     finally:
         mount.unmount(folder)
-    assert loop.attached_to(file) == device
+    assert loopdevices.attached_to(file) == device
 
 
 @pytest.mark.parametrize(("flags", "for_s"), [(0, 0.05), (os.O_EXCL, 0.01)], ids=["open", "claimed"])
@@ -421,19 +422,19 @@ def test_a_short_look_at_a_device_does_not_stop_a_detach(file, flags, for_s):
     holder = os.open(device.path, os.O_RDONLY | flags)
     threading.Timer(for_s, os.close, [holder]).start()
     loop.detach(device, device.backing)
-    assert files.opened_elsewhere(file) is False
+    assert leases.opened_elsewhere(file) is False
 
 
 def test_the_device_of_another_file_is_left_alone(own, file):
     """A number that was given to another file meanwhile is not detached from it."""
     other = file.with_name("other")
-    files.create_sized(other, SIZE, thick=False)
+    sizedfiles.create_sized(other, SIZE, thick=False)
     path = own()
     identity = loop.attach(file).backing
     loop.detach(path, identity)
     losetup("--direct-io=on", "--sector-size", 4096, path, other)
     loop.detach(path, identity)
-    assert loop.attached_to(other).path == path
+    assert loopdevices.attached_to(other).path == path
     loop.ensure_detached(other)
 
 
@@ -451,27 +452,27 @@ def test_an_autoclear_device_is_made_ours_again(file):
     device = loop.attach(file)
     with device.path.open("rb"):
         losetup("--detach", device.path)
-        assert loop.attached_to(file).autoclear
+        assert loopdevices.attached_to(file).autoclear
         assert loop.attach(file) == device
-    assert loop.attached_to(file) == device
+    assert loopdevices.attached_to(file) == device
 
 
 def test_a_backing_file_is_freed_by_detach(file):
     """Once detached, an unlinked file's blocks are the filesystem's again."""
     files.ensure_absent(file)
-    files.create_sized(file, 256 * MIB, thick=True)
+    sizedfiles.create_sized(file, 256 * MIB, thick=True)
     device = loop.attach(file)
     with file.open("rb") as held:
         loop.detach(device, device.backing)
         assert os.fstat(held.fileno()).st_nlink == 1
-        assert files.opened_elsewhere(file) is True, "the reader of this test"
-    before = files.room(file.parent).available_bytes
+        assert leases.opened_elsewhere(file) is True, "the reader of this test"
+    before = directories.room(file.parent).available_bytes
     files.ensure_absent(file)
-    files.create_sized(file, MIB, thick=False)
+    sizedfiles.create_sized(file, MIB, thick=False)
     deadline = time.monotonic() + 10
-    while files.room(file.parent).available_bytes < before + 128 * MIB and time.monotonic() < deadline:
+    while directories.room(file.parent).available_bytes < before + 128 * MIB and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert files.room(file.parent).available_bytes >= before + 128 * MIB
+    assert directories.room(file.parent).available_bytes >= before + 128 * MIB
 
 
 # -- discard -------------------------------------------------------------------------------------------
@@ -490,7 +491,7 @@ def punch(device):
 def test_a_thick_file_stays_thick(file):
     """What mkfs, fstrim or a guest discard of a thick volume is refused, and its blocks stay reserved."""
     files.ensure_absent(file)
-    files.create_sized(file, SIZE, thick=True)
+    sizedfiles.create_sized(file, SIZE, thick=True)
     device = loop.attach(file, discard=False)
     assert punch(device) is not None
     subprocess.run(["mkfs.ext4", "-q", device.path], check=True)

@@ -9,7 +9,7 @@ import pytest
 from katacsi.backends.api import ContentSource, CreateRequest, PoolContext, SizeRange
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
 from katacsi.errors import HostError, OutOfSpace, PoolUnavailable, Precondition, VolumeInUse
-from katacsi.host import files, loop
+from katacsi.host import directories, loop, loopdevices
 from katacsi.model import MIB
 from katacsi.testing import blockio
 from support.pools import mounted_filesystem
@@ -67,7 +67,7 @@ async def test_sectors_stay_4096_after_a_snapshot(xfs, serving):
     pool = await serving(xfs)
     volume = await pool.create(wish("a"))
     device = await pool.attach(volume.id, {}, {})
-    described = loop.attached_to(xfs / "volumes" / "a" / "disk.img")
+    described = loopdevices.attached_to(xfs / "volumes" / "a" / "disk.img")
     assert (described.sector_size, described.direct_io) == (4096, True)
     run("mkfs.ext4", "-q", device.path)
     await pool.detach(volume.id)
@@ -77,7 +77,7 @@ async def test_sectors_stay_4096_after_a_snapshot(xfs, serving):
     mountpoint.mkdir()
     for one in (volume, copy):
         device = await pool.attach(one.id, {}, {})
-        described = loop.attached_to(xfs / "volumes" / one.id.name / "disk.img")
+        described = loopdevices.attached_to(xfs / "volumes" / one.id.name / "disk.img")
         assert (described.sector_size, described.direct_io) == (4096, True)
         run("mount", device.path, mountpoint)
         run("umount", mountpoint)
@@ -129,7 +129,7 @@ async def test_delete_gives_the_space_back(ext4, serving):
         await asyncio.to_thread(blockio.fill, device, b"\xa5")
         await pool.delete(volume.id)
     assert list((ext4 / "volumes").iterdir()) == []
-    assert not [device for device in loop.devices() if device.backing[0] == ext4.stat().st_dev]
+    assert not [device for device in loopdevices.devices() if device.backing[0] == ext4.stat().st_dev]
 
 
 async def test_an_attached_volume_that_is_held_is_not_deleted(ext4, serving):
@@ -179,7 +179,7 @@ async def test_a_disk_that_turned_read_only_says_so(scratch, serving):
     with mounted_filesystem(scratch, "ext4", 64, "-e", "remount-ro") as point:
         pool = await serving(point)
         volume = await pool.create(wish("a"))
-        device = loop.attached_to(scratch / "ext4.img")
+        device = loopdevices.attached_to(scratch / "ext4.img")
         Path("/sys/fs/ext4", device.path.name, "trigger_fs_error").write_text("1")
         with pytest.raises(PoolUnavailable, match="read-only"):
             await pool.create(wish("b"))
@@ -232,7 +232,7 @@ async def test_a_pool_on_tmpfs_works(scratch, serving):
         volume = await pool.create(wish("a"))
         device = await pool.attach(volume.id, {}, {})
         assert await pool.attach(volume.id, {}, {}) == device
-        described = loop.attached_to(point / "volumes" / "a" / "disk.img")
+        described = loopdevices.attached_to(point / "volumes" / "a" / "disk.img")
         condition = await pool.condition(volume.id)
         assert not condition.abnormal
         assert ("buffered" in condition.message) is not described.direct_io
@@ -249,7 +249,7 @@ async def test_without_direct_io_devices_are_buffered(ext4, serving, monkeypatch
 
     def without_direct_io(file, **wishes):
         if wishes["direct_io"]:
-            present = loop.attached_to(file)
+            present = loopdevices.attached_to(file)
             raise (Precondition if present else HostError)(f"{file}: no direct I/O")
         return real(file, **wishes)
 
@@ -262,7 +262,7 @@ async def test_without_direct_io_devices_are_buffered(ext4, serving, monkeypatch
     again = await serving(ext4)
     assert await again.attach(volume.id, {}, {}) == device
     assert not list(ext4.glob(".probe*"))
-    assert len([found for found in loop.devices() if found.backing[0] == ext4.stat().st_dev]) == 1
+    assert len([found for found in loopdevices.devices() if found.backing[0] == ext4.stat().st_dev]) == 1
 
 
 async def test_another_failure_does_not_make_devices_buffered(ext4, serving, monkeypatch):
@@ -281,7 +281,7 @@ async def test_another_failure_does_not_make_devices_buffered(ext4, serving, mon
         await pool.attach(volume.id, {}, {})
     monkeypatch.undo()
     await pool.attach(volume.id, {}, {})
-    assert loop.attached_to(ext4 / "volumes" / "a" / "disk.img").direct_io
+    assert loopdevices.attached_to(ext4 / "volumes" / "a" / "disk.img").direct_io
     assert not list(ext4.glob(".probe*"))
 
 
@@ -324,7 +324,7 @@ async def test_a_delete_that_stopped_half_way_is_finished_by_a_retry(ext4, servi
     def fail(path):
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr(files, "remove_tree", fail)
+    monkeypatch.setattr(directories, "remove_tree", fail)
     with pytest.raises(Exception, match="Input/output error"):
         await pool.delete(volume.id)
     monkeypatch.undo()

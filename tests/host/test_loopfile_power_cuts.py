@@ -17,7 +17,7 @@ from katacsi.backends.api import CreateRequest, FormatState, PoolContext, SizeRa
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
 from katacsi.backends.loopfile.records import VolumeRecord
 from katacsi.errors import DataLossAlarm, HostError, OutOfSpace
-from katacsi.host import _linux, files
+from katacsi.host import _linux, files, sizedfiles
 from support import node as nodes
 from support.node import MIB, Volume
 from support.pools import mounted_filesystem
@@ -131,10 +131,10 @@ def test_a_page_that_failed_to_be_written_is_clean_and_has_to_be_written_again(f
     with failing_disk.unwritable(record), pytest.raises(OutOfSpace, match="overwrite"):
         files.overwrite(record, 0, b"newest")
     assert record.read_bytes()[:6] == b"newest", "what failed can be read, or this test proves nothing"
-    files.make_durable(failing_disk.point)
+    sizedfiles.make_durable(failing_disk.point)
     assert not failing_disk.holds(b"newest"), "what is clean is not synced, or nothing has to be mended"
     files.write_again(record)
-    files.make_durable(failing_disk.point)
+    sizedfiles.make_durable(failing_disk.point)
     assert failing_disk.holds(b"newest")
 
 

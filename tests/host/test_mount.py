@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from katacsi.errors import HostError, InvalidRequest, OutOfSpace, VolumeInUse
-from katacsi.host import block, files, loop, mount, mounttable
+from katacsi.host import block, directories, files, loop, loopdevices, mount, mounttable, sizedfiles, targets
 
 MIB = 1 << 20
 
@@ -22,7 +22,7 @@ def folder(scratch):
     path = scratch / "with space" / "tab\tnew\nline\\back#" / "größe"
     path.mkdir(parents=True)
     yield path
-    for entry in reversed(mount.below(path)):
+    for entry in reversed(mounttable.below(path)):
         mount.unmount(entry.target)
 
 
@@ -56,14 +56,14 @@ def disk(scratch):
             pytest.skip(f"mkfs.{fs_type} is not installed")
         image = scratch / f"{fs_type}.img"
         images.append(image)
-        files.create_sized(image, 512 * MIB, thick=False)
+        sizedfiles.create_sized(image, 512 * MIB, thick=False)
         device = loop.attach(image)
         subprocess.run([f"mkfs.{fs_type}", "-q", device.path], check=True, capture_output=True)
         return device.path
 
     yield make
     for image in images:
-        for entry in mount.of_device(block.device_number(loop.attached_to(image).path)):
+        for entry in mounttable.of_device(block.device_number(loopdevices.attached_to(image).path)):
             mount.unmount(entry.target)
         loop.ensure_detached(image)
 
@@ -88,15 +88,15 @@ def test_a_filesystem_is_mounted_as_asked(disk, made, fs_type):
     """Flags, type and device are in the table, under the device's own number, btrfs included."""
     device, target = disk(fs_type), made("target")
     mount.mount_filesystem(device, target, fs_type, ["noatime,nosuid", "defaults", "discard"])
-    (entry,) = mount.at(target)
+    (entry,) = mounttable.at(target)
     assert (entry.target, entry.fs_type, entry.source) == (target, fs_type, str(device))
     assert entry.device == block.device_number(device)
     assert {"rw", "noatime", "nosuid"} <= set(entry.options)
     assert any(option.startswith("discard") for option in entry.super_options)
-    assert mount.of_device(block.device_number(device)) == [entry]
+    assert mounttable.of_device(block.device_number(device)) == [entry]
     assert not entry.read_only
     mount.unmount(target)
-    assert mount.of_device(block.device_number(device)) == []
+    assert mounttable.of_device(block.device_number(device)) == []
 
 
 def test_a_read_only_filesystem_refuses_writes(disk, made):
@@ -104,7 +104,7 @@ def test_a_read_only_filesystem_refuses_writes(disk, made):
     target = made("target")
     mount.mount_filesystem(disk("ext4"), target, "ext4", ["rw"], read_only=True)
     assert not writable(target)
-    assert mount.at(target)[0].read_only
+    assert mounttable.at(target)[0].read_only
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_mount_that_fails_leaves_nothing(disk, made, fs_type, flags):
     with pytest.raises(HostError, match=fs_type) as caught:
         mount.mount_filesystem(device, target, fs_type, flags)
     assert str(device) in caught.value.message
-    assert mount.at(target) == []
+    assert mounttable.at(target) == []
 
 
 def test_mounting_twice_does_not_stack(disk, made, tmpfs):
@@ -133,7 +133,7 @@ def test_mounting_twice_does_not_stack(disk, made, tmpfs):
     ):
         with pytest.raises(VolumeInUse, match="already"):
             again()
-    assert len(mount.at(target)) == 1
+    assert len(mounttable.at(target)) == 1
 
 
 def test_a_device_mounted_with_other_flags_is_in_use(disk, made):
@@ -156,8 +156,8 @@ def test_a_symlink_is_no_target(made, tmpfs, folder):
     ):
         with pytest.raises(InvalidRequest, match="symlink"):
             attempt()
-    assert mount.at(behind) == []
-    assert mount.at(link) == []
+    assert mounttable.at(behind) == []
+    assert mounttable.at(link) == []
 
 
 def test_symlinks_before_the_target_are_followed(made, folder):
@@ -165,12 +165,12 @@ def test_symlinks_before_the_target_are_followed(made, folder):
     real = made("real")
     (folder / "kubelet").symlink_to(real)
     target = folder / "kubelet" / "target"
-    mount.ensure_target_directory(target)
+    targets.ensure_target_directory(target)
     mount.mount_tmpfs(target, "x", "size=4k")
-    assert [entry.target for entry in mount.at(target)] == [real / "target"]
-    assert [entry.target for entry in mount.below(folder / "kubelet")] == [real / "target"]
+    assert [entry.target for entry in mounttable.at(target)] == [real / "target"]
+    assert [entry.target for entry in mounttable.below(folder / "kubelet")] == [real / "target"]
     mount.unmount(target)
-    assert not files.is_mount_point(real / "target")
+    assert not directories.is_mount_point(real / "target")
 
 
 # -- tmpfs ---------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_a_guard_takes_no_write_and_runs_nothing(made):
     """A read-only tmpfs carries its source in the table, and the flags that keep it harmless."""
     target = made("target")
     mount.mount_tmpfs(target, "katacsi:v1:default:0a1b2c3d:pvc-1", "size=4k,mode=0555")
-    (entry,) = mount.at(target)
+    (entry,) = mounttable.at(target)
     assert entry.source == "katacsi:v1:default:0a1b2c3d:pvc-1"
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(entry.options)
     assert "ro" in entry.super_options
@@ -199,10 +199,10 @@ def test_a_bind_shows_the_source_with_its_own_flags(made, tmpfs, read_only):
     assert (target / "file").read_bytes() == b"x"
     assert writable(target) is not read_only
     assert writable(tmpfs)
-    (entry,) = mount.at(target)
+    (entry,) = mounttable.at(target)
     assert entry.read_only is read_only
     assert {"noatime", "noexec", "nosuid", "nodev"} <= set(entry.options)
-    assert entry.device == mount.at(tmpfs)[0].device
+    assert entry.device == mounttable.at(tmpfs)[0].device
 
 
 def test_a_read_only_bind_is_never_writable(made, tmpfs):
@@ -232,15 +232,15 @@ def test_a_read_only_bind_is_never_writable(made, tmpfs):
 def test_a_device_node_is_bound_to_a_file(disk, folder):
     """A block volume is published as a node of the same device, by a bind over an empty file."""
     device, target = disk("ext4"), folder / "block"
-    assert mount.ensure_target_file(target)
+    assert targets.ensure_target_file(target)
     mount.bind(device, target, read_only=False)
     assert block.device_number(target) == block.device_number(device)
-    assert files.is_mount_point(target)
-    assert not mount.ensure_target_file(target), "bound already, a retry finds it good"
+    assert directories.is_mount_point(target)
+    assert not targets.ensure_target_file(target), "bound already, a retry finds it good"
     with pytest.raises(VolumeInUse):
-        mount.remove_target(target)
+        targets.remove_target(target)
     mount.unmount(target)
-    mount.remove_target(target)
+    targets.remove_target(target)
     assert not target.exists()
 
 
@@ -251,23 +251,23 @@ def test_a_bind_of_the_wrong_kind_leaves_nothing(made, folder, tmpfs):
         mount.bind(tmpfs, folder / "file", read_only=False)
     with pytest.raises(HostError, match="absent"):
         mount.bind(folder / "absent", made("target"), read_only=True)
-    assert mount.at(folder / "file") == []
-    assert mount.at(folder / "target") == []
+    assert mounttable.at(folder / "file") == []
+    assert mounttable.at(folder / "target") == []
 
 
 def test_a_remount_changes_one_mount_and_one_flag(made, tmpfs):
     """To read-only and back, with the other flags and the other mounts as they were."""
     target = made("target")
     mount.bind(tmpfs, target, read_only=False, flags=["noatime", "noexec"])
-    before = set(mount.at(target)[0].options)
+    before = set(mounttable.at(target)[0].options)
     mount.remount_bind(target, read_only=True)
     assert not writable(target)
-    assert set(mount.at(target)[0].options) == before - {"rw"} | {"ro"}
+    assert set(mounttable.at(target)[0].options) == before - {"rw"} | {"ro"}
     assert writable(tmpfs)
     mount.remount_bind(target, read_only=True)
     mount.remount_bind(target, read_only=False, flags=["ro"])
     assert writable(target)
-    assert set(mount.at(target)[0].options) == before
+    assert set(mounttable.at(target)[0].options) == before
 
 
 def test_a_remount_under_a_writer_is_refused(made, tmpfs):
@@ -297,8 +297,8 @@ def test_stacked_mounts_are_told_bottom_to_top(made, tmpfs):
     mount.bind(tmpfs, target, read_only=False)
     subprocess.run(["mount", "-t", "tmpfs", "upper", target], check=True)
     subprocess.run(["mount", "--bind", tmpfs, target], check=True)
-    assert [entry.source for entry in mount.at(target)] == ["source 1", "upper", "source 1"]
-    assert len({entry.id for entry in mount.at(target)}) == 3
+    assert [entry.source for entry in mounttable.at(target)] == ["source 1", "upper", "source 1"]
+    assert len({entry.id for entry in mounttable.at(target)}) == 3
 
 
 def test_a_hidden_mount_is_not_at_a_path(made):
@@ -307,14 +307,14 @@ def test_a_hidden_mount_is_not_at_a_path(made):
     (outer / "inner").mkdir()
     mount.mount_tmpfs(outer / "inner", "hidden", "size=4k")
     subprocess.run(["mount", "-t", "tmpfs", "cover", outer], check=True)
-    assert mount.at(outer / "inner") == []
+    assert mounttable.at(outer / "inner") == []
     (outer / "inner").mkdir()
-    assert mount.at(outer / "inner") == []
+    assert mounttable.at(outer / "inner") == []
     mount.mount_tmpfs(outer / "inner", "seen", "size=4k")
-    assert [entry.source for entry in mount.at(outer / "inner")] == ["seen"]
+    assert [entry.source for entry in mounttable.at(outer / "inner")] == ["seen"]
     mount.unmount(outer / "inner")
     mount.unmount(outer)
-    assert [entry.source for entry in mount.at(outer / "inner")] == ["hidden"]
+    assert [entry.source for entry in mounttable.at(outer / "inner")] == ["hidden"]
     mount.unmount(outer / "inner")
 
 
@@ -322,8 +322,8 @@ def test_no_mount_is_told_without_reading_the_table(made, monkeypatch):
     """A path where nothing is mounted costs one system call, however many mounts the host has."""
     target = made("target")
     monkeypatch.setattr(mounttable, "_read", lambda: pytest.fail("the table was read"))
-    assert mount.at(target) == []
-    assert mount.at(target / "absent" / "below") == []
+    assert mounttable.at(target) == []
+    assert mounttable.at(target / "absent" / "below") == []
 
 
 def test_the_table_is_whole_while_mounts_come_and_go(made, tmpfs):
@@ -342,7 +342,7 @@ def test_the_table_is_whole_while_mounts_come_and_go(made, tmpfs):
         churning = [pool.submit(churn, made(f"churning {number}")) for number in range(2)]
         try:
             for _ in range(100):
-                assert {*lasting} <= {entry.target for entry in mount.table()}
+                assert {*lasting} <= {entry.target for entry in mounttable.table()}
         finally:
             stop.set()
         for future in churning:
@@ -366,9 +366,9 @@ def test_the_whole_stack_is_unmounted(made, tmpfs):
     target = made("target")
     for _ in range(4):
         subprocess.run(["mount", "--bind", tmpfs, target], check=True)
-    assert len(mount.at(target)) == 4
+    assert len(mounttable.at(target)) == 4
     mount.unmount(target)
-    assert mount.at(target) == []
+    assert mounttable.at(target) == []
     assert (tmpfs / "file").exists()
 
 
@@ -380,14 +380,14 @@ def test_a_busy_mount_stays(made, tmpfs):
         with pytest.raises(VolumeInUse, match="busy"):
             mount.unmount(target)
         assert stream.read() == b"x"
-    assert len(mount.at(target)) == 1
+    assert len(mounttable.at(target)) == 1
 
 
 def test_a_symlink_is_not_unmounted_through(folder, tmpfs):
     """Unmounting a symlink to a mount point leaves that mount alone."""
     (folder / "link").symlink_to(tmpfs)
     mount.unmount(folder / "link")
-    assert len(mount.at(tmpfs)) == 1
+    assert len(mounttable.at(tmpfs)) == 1
 
 
 def test_parallel_unmounts_of_one_target_succeed(made, tmpfs):
@@ -398,7 +398,7 @@ def test_parallel_unmounts_of_one_target_succeed(made, tmpfs):
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             for done in [pool.submit(mount.unmount, target) for _ in range(4)]:
                 done.result()
-        assert mount.at(target) == []
+        assert mounttable.at(target) == []
 
 
 def test_a_mounted_target_is_not_removed(made, tmpfs):
@@ -406,10 +406,10 @@ def test_a_mounted_target_is_not_removed(made, tmpfs):
     target = made("target")
     mount.bind(tmpfs, target, read_only=False)
     with pytest.raises(VolumeInUse, match="mounted"):
-        mount.remove_target(target)
+        targets.remove_target(target)
     assert (target / "file").exists()
     mount.unmount(target)
-    mount.remove_target(target)
+    targets.remove_target(target)
     assert not target.exists()
 
 
@@ -421,10 +421,10 @@ def test_a_tree_with_a_mount_in_it_is_not_emptied(made, tmpfs):
     (source / "precious").write_bytes(b"x")
     mount.bind(source, tree / "below", read_only=False)
     with pytest.raises(HostError, match="unmount it first"):
-        files.remove_tree(tree)
+        directories.remove_tree(tree)
     assert (source / "precious").exists()
     with pytest.raises(HostError, match="unmount it first"):
-        files.remove_tree(tmpfs)
+        directories.remove_tree(tmpfs)
     assert (tmpfs / "file").exists()
 
 
@@ -486,12 +486,12 @@ def tight(made):
 
 def test_a_thick_file_that_does_not_fit_leaves_nothing(tight):
     """Too large a file is "out of space", no file is left and the room is free again; sparse is possible."""
-    before = files.room(tight).available_bytes
+    before = directories.room(tight).available_bytes
     with pytest.raises(OutOfSpace, match="disk"):
-        files.create_sized(tight / "disk", 16 * MIB, thick=True)
-    assert files.list_directory(tight) == []
-    assert files.room(tight).available_bytes == before
-    files.create_sized(tight / "disk", 16 * MIB, thick=False)
+        sizedfiles.create_sized(tight / "disk", 16 * MIB, thick=True)
+    assert directories.list_directory(tight) == []
+    assert directories.room(tight).available_bytes == before
+    sizedfiles.create_sized(tight / "disk", 16 * MIB, thick=False)
 
 
 @pytest.mark.parametrize("fs_type", ["ext4", "xfs", "tmpfs"])
@@ -502,23 +502,23 @@ def test_a_thick_growth_that_does_not_fit_changes_nothing(disk, made, tight, fs_
         folder = made("target")
         mount.mount_filesystem(disk(fs_type), folder, fs_type, [])
     path = folder / "disk"
-    files.create_sized(path, 4 * MIB, thick=True)
-    before = files.room(folder).available_bytes
+    sizedfiles.create_sized(path, 4 * MIB, thick=True)
+    before = directories.room(folder).available_bytes
     with pytest.raises(OutOfSpace, match="disk"):
-        files.grow_file(path, before + 128 * MIB, thick=True)
+        sizedfiles.grow_file(path, before + 128 * MIB, thick=True)
     assert path.stat().st_size == 4 * MIB
     assert path.stat().st_blocks * 512 < 5 * MIB
-    assert files.room(folder).available_bytes > before - MIB
+    assert directories.room(folder).available_bytes > before - MIB
 
 
 def test_a_full_filesystem_keeps_the_old_record(tight):
     """A record that cannot be written is "out of space"; the old one stands and no leftover takes room."""
     files.write_atomically(tight / "record", b"old", durable=False)
-    (tight / "filler").write_bytes(bytes(files.room(tight).available_bytes))
+    (tight / "filler").write_bytes(bytes(directories.room(tight).available_bytes))
     with pytest.raises(OutOfSpace, match="record"):
         files.write_atomically(tight / "record", b"x" * MIB)
     assert files.read(tight / "record") == b"old"
-    assert files.list_directory(tight) == ["filler", "record"]
+    assert directories.list_directory(tight) == ["filler", "record"]
 
 
 @pytest.mark.parametrize(("fs_type", "possible"), [("xfs", True), ("btrfs", True), ("ext4", False)])
@@ -529,12 +529,12 @@ def test_a_clone_shares_blocks_where_the_filesystem_can(disk, made, fs_type, pos
     source, clone = target / "source", target / "clone"
     source.write_bytes(b"x" * (32 * MIB))
     os.sync()
-    before = files.room(target).available_bytes
-    assert files.clone_file(source, clone) is possible
+    before = directories.room(target).available_bytes
+    assert sizedfiles.clone_file(source, clone) is possible
     if not possible:
-        assert "clone" not in files.list_directory(target)
+        assert "clone" not in directories.list_directory(target)
         return
-    assert before - files.room(target).available_bytes < 8 * MIB
+    assert before - directories.room(target).available_bytes < 8 * MIB
     with source.open("r+b") as stream:
         stream.write(b"changed")
     assert clone.read_bytes() == b"x" * (32 * MIB)
@@ -548,10 +548,10 @@ def test_a_thick_copy_shares_no_blocks(disk, made, fs_type):
     source, copy = target / "source", target / "copy"
     source.write_bytes(b"x" * (64 * MIB))
     os.sync()
-    before = files.room(target).available_bytes
-    files.copy_file(source, copy, thick=True)
+    before = directories.room(target).available_bytes
+    sizedfiles.copy_file(source, copy, thick=True)
     os.sync()
-    assert before - files.room(target).available_bytes >= 60 * MIB
+    assert before - directories.room(target).available_bytes >= 60 * MIB
     assert copy.read_bytes() == source.read_bytes()
 
 
@@ -560,12 +560,12 @@ def test_a_clone_does_not_cross_filesystems(disk, made, tmpfs):
     target = made("target")
     mount.mount_filesystem(disk("xfs"), target, "xfs", [])
     (target / "source").write_bytes(b"abc" * MIB)
-    assert files.clone_file(target / "source", tmpfs / "clone") is False
+    assert sizedfiles.clone_file(target / "source", tmpfs / "clone") is False
     with pytest.raises(OutOfSpace):
-        files.copy_file(target / "source", tmpfs / "copy")
-    assert files.list_directory(tmpfs) == ["file"]
+        sizedfiles.copy_file(target / "source", tmpfs / "copy")
+    assert directories.list_directory(tmpfs) == ["file"]
     (target / "source").write_bytes(b"abc")
-    files.copy_file(target / "source", tmpfs / "copy")
+    sizedfiles.copy_file(target / "source", tmpfs / "copy")
     assert (tmpfs / "copy").read_bytes() == b"abc"
 
 
@@ -575,12 +575,12 @@ def test_reserved_blocks_are_no_data(disk, made, fs_type):
     target = made("target")
     mount.mount_filesystem(disk(fs_type), target, fs_type, [])
     path = target / "disk"
-    files.create_sized(path, 16 * MIB, thick=True)
+    sizedfiles.create_sized(path, 16 * MIB, thick=True)
     assert path.stat().st_blocks * 512 >= 16 * MIB
-    assert not files.has_data(path)
-    files.grow_file(path, 32 * MIB, thick=True)
-    assert not files.has_data(path)
+    assert not sizedfiles.has_data(path)
+    sizedfiles.grow_file(path, 32 * MIB, thick=True)
+    assert not sizedfiles.has_data(path)
     with path.open("r+b") as stream:
         stream.seek(31 * MIB)
         stream.write(b"x")
-    assert files.has_data(path)
+    assert sizedfiles.has_data(path)

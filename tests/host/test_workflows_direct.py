@@ -21,7 +21,7 @@ from katacsi.errors import (
     Unavailable,
     VolumeInUse,
 )
-from katacsi.host import block, mount
+from katacsi.host import block, mount, mounttable
 from katacsi.model import AccessMode, AccessType
 from katacsi.testing import leaks
 from katacsi.volumes.locks import volume_lock
@@ -135,7 +135,7 @@ async def test_the_host_s_folder_cannot_be_written(direct):
     """Whoever misses the record meets a read-only filesystem that names the volume, not the node's disk."""
     pvc = direct()
     await pvc.up()
-    (found,) = mount.at(pvc.target)
+    (found,) = mounttable.at(pvc.target)
     assert (found.fs_type, found.source) == ("tmpfs", f"katacsi:{pvc.id}")
     with pytest.raises(OSError, match="Read-only") as refusal:
         (pvc.target / "data").touch()
@@ -156,7 +156,7 @@ async def test_nothing_on_the_host_has_the_filesystem(direct):
         await pvc.stage()
         await pvc.publish()
         assert mounts_at(pvc.staging) == 0
-        assert mount.of_device(block.device_number(pvc.device)) == []
+        assert mounttable.of_device(block.device_number(pvc.device)) == []
     assert (await pvc.facts()).guest_written
     await pvc.down()
 

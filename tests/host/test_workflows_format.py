@@ -11,7 +11,7 @@ import pytest
 
 from katacsi.backends.api import Device, Facts, FormatState
 from katacsi.errors import AlreadyExists, DataLossAlarm, ForeignContent, HostError, KatacsiError, Precondition
-from katacsi.host import mkfs, mount, superblock
+from katacsi.host import mkfs, mounttable, superblock
 from katacsi.model import AccessType, VolumeId
 from support import blockdevices
 from support.node import MIB, Volume, mounts_at, tools_run
@@ -466,7 +466,7 @@ async def test_an_xfs_copy_is_mounted_beside_its_source(volume):
     await pvc.publish()
     await copy.stage()
     await copy.publish()
-    (found,) = mount.at(copy.staging)
+    (found,) = mounttable.at(copy.staging)
     assert "nouuid" in found.super_options
     assert (copy.target / "data").read_bytes() == b"the workload's bytes"
     await copy.down()
@@ -482,7 +482,7 @@ async def test_a_kept_uuid_is_mounted_beside_its_source(reflink_node):
     copy.context = {"katacsi.io/direct": "false"}
     with pvc.guest():
         await copy.publish()
-        (found,) = mount.at(copy.staging)
+        (found,) = mounttable.at(copy.staging)
         assert "nouuid" in found.super_options
         assert (copy.target / "data").read_bytes() == b"the guest's bytes"
         await copy.down()

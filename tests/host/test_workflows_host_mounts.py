@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from katacsi.errors import AlreadyExists, HostError, InvalidRequest, Precondition, VolumeInUse
-from katacsi.host import mount
+from katacsi.host import mount, mounttable
 from katacsi.model import AccessMode
 from support import blockdevices
 from support.node import MIB, mounts_at
@@ -14,7 +14,7 @@ from support.node import MIB, mounts_at
 
 def options_at(path):
     """Give the options of the mount that one sees at a path."""
-    return mount.at(path)[-1].options
+    return mounttable.at(path)[-1].options
 
 
 @pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs"])
@@ -26,7 +26,7 @@ async def test_a_pod_reads_and_writes_its_volume(node, volume, fs_type):
     assert mounts_at(pvc.staging) == 0
     await pvc.publish()
     assert (mounts_at(pvc.staging), mounts_at(pvc.target)) == (1, 1)
-    assert mount.at(pvc.target)[0].fs_type == fs_type
+    assert mounttable.at(pvc.target)[0].fs_type == fs_type
     pvc.write()
     await node.restart()
     await pvc.stage()
@@ -102,7 +102,7 @@ async def test_mount_flags_are_honoured(volume):
     """Flags reach the filesystem's mount and the pod's bind."""
     pvc = volume(mount_flags=("noatime", "nodev", "discard"))
     await pvc.up()
-    (staged,) = mount.at(pvc.staging)
+    (staged,) = mounttable.at(pvc.staging)
     assert {"noatime", "nodev"} <= set(staged.options)
     assert "discard" in staged.super_options
     assert {"noatime", "nodev"} <= set(options_at(pvc.target))
@@ -244,7 +244,7 @@ async def test_a_target_path_of_any_name(node, volume, name):
     target = await pvc.publish(node.pods / name / "mount")
     await pvc.publish(target)
     (target / "data").write_bytes(b"x")
-    assert len(mount.at(target)) == 1
+    assert len(mounttable.at(target)) == 1
     await pvc.stats(target)
     await node.restart()
     await pvc.unpublish(target)
@@ -362,11 +362,11 @@ async def test_kubelet_s_folder_may_be_a_link(node, volume, scratch):
     await pvc.publish()
     await pvc.publish()
     pvc.write()
-    assert len(mount.at(pvc.target)) == 1
+    assert len(mounttable.at(pvc.target)) == 1
     await pvc.stats()
     await node.restart()
     await pvc.publish()
-    assert len(mount.at(pvc.target)) == len(mount.at(pvc.staging)) == 1
+    assert len(mounttable.at(pvc.target)) == len(mounttable.at(pvc.staging)) == 1
     await pvc.unpublish()
     await pvc.unstage()
     assert node.devices == []

@@ -83,7 +83,7 @@ _LOOKS = {
     "mountoptions": {"bind_attributes", "split_flags"},
     "mounttable": {"at", "below", "mentioning", "of_device", "table"},
     "offloop": {"off_loop"},
-    "sizedfiles": {"has_data", "is_shared", "opened_elsewhere"},
+    "sizedfiles": {"has_data", "is_shared"},
     "superblock": {"crc32c", "read"},
 }
 

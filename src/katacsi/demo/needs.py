@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from katacsi.errors import KatacsiError
-from katacsi.host import loop, mount
+from katacsi.host import loop, mounttable
 from katacsi.host.command import ENVIRONMENT, PACKAGES
 from katacsi.model import MIB, format_size
 
@@ -70,7 +70,7 @@ def filesystem_of(folder: Path) -> str:
     """Name the type of the filesystem that a folder lies on; "" where that cannot be told."""
     number = os.stat(folder).st_dev  # noqa: PTH116
     try:
-        table = mount.table()
+        table = mounttable.table()
     except KatacsiError:
         return ""
     real = folder.resolve()

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from katacsi.errors import KatacsiError
-from katacsi.host import loop, mount
+from katacsi.host import loop, loopdevices, mount, mounttable
 
 _PREFIX = "katacsi-demo-"
 _DRIVER_NAME = "demo.katacsi.io"
@@ -149,7 +149,7 @@ class Place:
 
     def _unmount(self) -> list[str]:
         left = []
-        for entry in reversed(mount.table()):
+        for entry in reversed(mounttable.table()):
             if entry.target.is_relative_to(self.run) or entry.target.is_relative_to(self.pool_parent):
                 try:
                     mount.unmount(entry.target)
@@ -159,7 +159,7 @@ class Place:
 
     def _detach(self) -> list[str]:
         left = []
-        for device in loop.devices():
+        for device in loopdevices.devices():
             if backing_file(device.path).is_relative_to(self.pool_parent):
                 try:
                     loop.detach(device, device.backing)

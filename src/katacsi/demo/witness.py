@@ -13,7 +13,7 @@ from katacsi.backends.loopfile.records import SnapshotRecord, VolumeRecord
 from katacsi.demo.place import backing_file
 from katacsi.directvolume.names import RECORD_FILE, decoded
 from katacsi.errors import HostError
-from katacsi.host import loop, mount, superblock
+from katacsi.host import loopdevices, mounttable, superblock
 from katacsi.model import format_size
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class Scene:
 
 def look(place: Place) -> Scene:
     """Look at the pool's files, the loop devices, the mounts and the records."""
-    devices = {backing_file(device.path): device for device in loop.devices()}
+    devices = {backing_file(device.path): device for device in loopdevices.devices()}
     images = {}
     for file in sorted(place.pool.glob("*/*/disk.img")):
         if not file.parent.name.startswith("."):
             images[f"{file.parts[-3]}/{file.parts[-2]}"] = _image(file, devices.get(file))
     guards = {
         str(entry.target): entry.source
-        for entry in mount.table()
+        for entry in mounttable.table()
         if entry.source.startswith(_GUARD) and entry.target.is_relative_to(place.run) and entry.read_only
     }
     records = {
@@ -90,7 +90,7 @@ def changes(before: Scene, after: Scene) -> list[str]:
     ]
 
 
-def _image(file: Path, device: loop.LoopDevice | None) -> Image:
+def _image(file: Path, device: loopdevices.LoopDevice | None) -> Image:
     status = file.stat()
     facts = _facts(file.parent)
     readable = device.path if device else file
@@ -119,7 +119,7 @@ def _facts(folder: Path) -> Facts:
     return Facts()
 
 
-def _traits(device: loop.LoopDevice) -> str:
+def _traits(device: loopdevices.LoopDevice) -> str:
     sectors = format_size(device.sector_size).removesuffix("i").removesuffix(" bytes")
     return f"{'direct I/O' if device.direct_io else 'buffered'}, {sectors} sectors"
 

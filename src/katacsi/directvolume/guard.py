@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi.errors import HostError, VolumeInUse
-from katacsi.host import mount
+from katacsi.host import mount, mounttable, targets
 
 if TYPE_CHECKING:
-    from katacsi.host.mount import Mount
+    from katacsi.host.mounttable import Mount
 
 _SOURCE = "katacsi:"
 _OPTIONS = "size=4k,mode=0555"
@@ -41,12 +41,12 @@ def ensure_guard(target: str, volume_id: str) -> None:
         InvalidRequest: the target is a symlink or no folder.
     """
     path = Path(target)
-    mounts = mount.at(path)
+    mounts = mounttable.at(path)
     for found in mounts:
         if _volume(found) != volume_id:
             raise VolumeInUse(f"{target}: {_described(found)} is mounted here; unmount it and retry")
     if not mounts:
-        mount.ensure_target_directory(path)
+        targets.ensure_target_directory(path)
         options = f"{_OPTIONS},{_SELINUX_CONTEXT}" if _selinux() else _OPTIONS
         mount.mount_tmpfs(path, source_of(volume_id), options, read_only=True)
     elif not _read_only(mounts[-1]):
@@ -55,7 +55,7 @@ def ensure_guard(target: str, volume_id: str) -> None:
 
 def guard_of(target: str) -> str | None:
     """Name the volume whose guard is what one sees at a target; `None` when that is no guard."""
-    mounts = mount.at(Path(target))
+    mounts = mounttable.at(Path(target))
     return _volume(mounts[-1]) if mounts else None
 
 
@@ -66,7 +66,7 @@ def remove_guard(target: str) -> None:
         VolumeInUse: something else is mounted there, which is left alone, or the guard is in use.
     """
     path = Path(target)
-    mounts = mount.at(path)
+    mounts = mounttable.at(path)
     for found in mounts:
         if _volume(found) is None:
             raise VolumeInUse(f"{target}: {_described(found)} is mounted here and is no guard; unmount it")
@@ -97,7 +97,7 @@ def _selinux() -> bool:
         _SELINUX_ENFORCE.exists()
         or any(
             found.fs_type == "selinuxfs" or "seclabel" in (*found.options, *found.super_options)
-            for found in mount.table()
+            for found in mounttable.table()
         )
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from katacsi.directvolume.names import RECORD_FILE, target_entry_name, temporary_entry_name
 from katacsi.directvolume.record import VOLUME_TYPE, DirectVolumeRecord
 from katacsi.errors import CorruptRecord, ForeignContent, HostError
-from katacsi.host import files
+from katacsi.host import directories, files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,13 +92,13 @@ def refuse_foreign(root: Path, target: str, present: bytes) -> None:
 
 
 def _write(root: Path, target: str, data: bytes) -> None:
-    files.ensure_directory(root, _FOLDER_MODE)
+    directories.ensure_directory(root, _FOLDER_MODE)
     # The kubelet makes a missing hostPath 0755. Write access to a record is access to any host device.
     if root.stat().st_mode & 0o077:
         root.chmod(_FOLDER_MODE)
     entry = root / target_entry_name(target)
     with _temporary_folder(root, target) as temporary:
-        files.ensure_directory(entry, _FOLDER_MODE)
+        directories.ensure_directory(entry, _FOLDER_MODE)
         try:
             files.write_atomically_via(
                 entry / RECORD_FILE, data, temporary_directory=temporary, mode=_FILE_MODE
@@ -107,25 +107,25 @@ def _write(root: Path, target: str, data: bytes) -> None:
             # runtime-rs fails every container of a target that has a folder without a record. With anything
             # in it the folder was there before, and stays.
             with contextlib.suppress(HostError):
-                files.ensure_directory_absent(entry)
+                directories.ensure_directory_absent(entry)
             raise
 
 
 @contextlib.contextmanager
 def _temporary_folder(root: Path, target: str) -> Iterator[Path]:
     folder = root / temporary_entry_name(target)
-    files.ensure_directory(folder, _FOLDER_MODE)
+    directories.ensure_directory(folder, _FOLDER_MODE)
     try:
         yield folder
     finally:
-        files.remove_tree(folder)  # with what a crash left there before
+        directories.remove_tree(folder)  # with what a crash left there before
 
 
 def _remove(root: Path, target: str) -> bool:
     entry = root / target_entry_name(target)
-    files.remove_tree(root / temporary_entry_name(target))
+    directories.remove_tree(root / temporary_entry_name(target))
     if not os.path.lexists(entry):
         return False
     files.ensure_absent(entry / RECORD_FILE)  # first: what a crash leaves must not be found by Kata
-    files.remove_tree(entry)
+    directories.remove_tree(entry)
     return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from katacsi.directvolume.handover import present_bytes, refuse_foreign
 from katacsi.directvolume.names import NO_TARGET, RECORD_FILE, target_entry_name
 from katacsi.errors import HostError
-from katacsi.host import command, files
+from katacsi.host import command, directories, files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +93,7 @@ class KataRuntimeHandover:
         present = files.read(path)
         if present is not None and _is_torn(present, data):
             files.ensure_absent(path)
-        files.ensure_directory_absent(path.parent)
+        directories.ensure_directory_absent(path.parent)
 
     def _check(self, path: Path, data: bytes) -> None:
         present = files.read(path)

@@ -14,7 +14,7 @@ from typing import Final
 
 from katacsi.errors import KatacsiError
 from katacsi.findings import Mounted, Place, Unread
-from katacsi.host import mount
+from katacsi.host import mounttable
 
 #: As the kernel's own limit, path_resolution(7).
 _MOST_LINKS: Final = 40
@@ -171,7 +171,7 @@ def place(path: Path | str, files: HostFiles, *, contained: bool) -> Place | Unr
 def _mounted(path: str) -> Mounted | None:
     """Say on which filesystem a path lies, or would lie."""
     try:
-        table = mount.table()
+        table = mounttable.table()
         real = Path(path).resolve()
     except (KatacsiError, OSError):
         return None

@@ -12,10 +12,7 @@ import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
-
-from katacsi.host import _linux
 
 LOOP_CLR_FD = 0x4C01
 LOOP_SET_STATUS64 = 0x4C04
@@ -47,39 +44,6 @@ NAME_BYTES = 64
 CONTROL = "/dev/loop-control"
 
 
-@dataclass(frozen=True, slots=True)
-class LoopDevice:
-    """A loop device that has a file.
-
-    Attributes:
-        number: N of /dev/loopN.
-        path: its node.
-        backing: (st_dev, st_ino) of the file, linked or not.
-        size_bytes: the device's size.
-        read_only: writes to the device are refused, for whatever reason.
-        direct_io: the page cache of the backing filesystem is bypassed.
-        sector_size: the logical sector size, in bytes.
-        autoclear: the device loses its file when the last holder closes it.
-        offset: where in the file the device begins; nothing but 0 is of katacsi's making.
-        size_limit: at most this many bytes of the file, 0 for all.
-        file_read_only: the file was opened for reading only, which lasts as long as it is attached.
-        backing_device: (major, minor) of the block device that stands in for a file, else (0, 0).
-    """
-
-    number: int
-    path: Path
-    backing: tuple[int, int]
-    size_bytes: int
-    read_only: bool
-    direct_io: bool
-    sector_size: int
-    autoclear: bool
-    offset: int = 0
-    size_limit: int = 0
-    file_read_only: bool = False
-    backing_device: tuple[int, int] = (0, 0)
-
-
 def opened(number: int, flags: int) -> int:
     """Open /dev/loopN; in a container with a /dev of its own, the node of a new device is made first."""
     path = f"/dev/loop{number}"
@@ -99,44 +63,6 @@ def opened(number: int, flags: int) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, f"{path} is not a loop device")
     return fd
-
-
-def described(number: int) -> LoopDevice | None:
-    """Describe a device; None where it has no file (any more)."""
-    try:
-        fd = opened(number, os.O_RDONLY)
-    except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV):  # removed, or losing its file just now
-            return None
-        raise _linux.failure(f"open /dev/loop{number}", error) from error
-    try:
-        return describe(fd, number)
-    except OSError as error:
-        raise _linux.failure(f"ask /dev/loop{number} for its file", error) from error
-    finally:
-        os.close(fd)
-
-
-def describe(fd: int, number: int) -> LoopDevice | None:
-    """Describe a device that is open; None as for `status`."""
-    info = status(fd)
-    if info is None:
-        return None
-    device, inode, rdevice, offset, size_limit, _, _, _, flags = INFO.unpack_from(info)
-    return LoopDevice(
-        number=number,
-        path=Path(f"/dev/loop{number}"),
-        backing=(device, inode),
-        size_bytes=int.from_bytes(fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)), "little"),
-        read_only=is_read_only(fd),
-        direct_io=bool(flags & LO_FLAGS_DIRECT_IO),
-        sector_size=int.from_bytes(fcntl.ioctl(fd, BLKSSZGET, bytes(4)), "little"),
-        autoclear=bool(flags & LO_FLAGS_AUTOCLEAR),
-        offset=offset,
-        size_limit=size_limit,
-        file_read_only=bool(flags & LO_FLAGS_READ_ONLY),
-        backing_device=(os.major(rdevice), os.minor(rdevice)),
-    )
 
 
 def status(fd: int) -> bytes | None:

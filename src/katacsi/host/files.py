@@ -1,5 +1,5 @@
 # ruff: noqa: PTH104, PTH108, PTH118 -- descriptors, O_ flags and errno decide here; pathlib has none of them
-"""Records on disk, each left whole by a crash at any point; and the names of this room's other file work.
+"""Records on disk, each left whole by a crash at any point.
 
 Directories are the work of `directories`, disk images of `sizedfiles`, locks of `locks`.
 """
@@ -16,58 +16,18 @@ from typing import TYPE_CHECKING
 
 from katacsi import errors
 from katacsi.host import _linux
-from katacsi.host.directories import (
-    Room,
-    ensure_directory,
-    ensure_directory_absent,
-    identity,
-    in_memory,
-    is_mount_point,
-    list_directory,
-    remove_tree,
-    rename,
-    room,
-    sync_directory,
-)
-from katacsi.host.locks import lock_file, unlock
-from katacsi.host.sizedfiles import (
-    clone_file,
-    copy_file,
-    create_sized,
-    grow_file,
-    has_data,
-    make_durable,
-    opened_elsewhere,
-)
+from katacsi.host.directories import ensure_directory, list_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "Room",
-    "clone_file",
-    "copy_file",
-    "create_sized",
     "ensure_absent",
     "ensure_directory",
-    "ensure_directory_absent",
-    "grow_file",
-    "has_data",
-    "identity",
-    "in_memory",
-    "is_mount_point",
     "list_directory",
-    "lock_file",
-    "make_durable",
-    "opened_elsewhere",
     "overwrite",
     "read",
     "remove_stale_temporaries",
-    "remove_tree",
-    "rename",
-    "room",
-    "sync_directory",
-    "unlock",
     "write_again",
     "write_atomically",
     "write_atomically_via",

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from katacsi.host import _linux, block, loop
+from katacsi.host import _linux, block, loopdevices
 
 #: How /proc shows descriptors that are no files; most descriptors of a host are such.
 _NO_FILES = ("socket:", "pipe:", "anon_inode:")
@@ -105,5 +105,5 @@ def _stacked(number: tuple[int, int]) -> list[Holder]:
     except OSError as error:
         raise _linux.failure(f"list the holders of device {number[0]}:{number[1]}", error) from error
     return [Holder(0, name) for name in names] + [
-        Holder(0, other.path.name) for other in loop.devices() if other.backing_device == number
+        Holder(0, other.path.name) for other in loopdevices.devices() if other.backing_device == number
     ]

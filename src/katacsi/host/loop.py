@@ -1,7 +1,7 @@
 # ruff: noqa: PTH110 -- ioctls need descriptors; pathlib has none
 """Loop devices: one per file, with direct I/O and the sector size that was asked for, and off again, proven.
 
-Which device has a file is told by `loopdevices`, whose names are here too.
+Which device has a file is told by `loopdevices`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,10 @@ from typing import TYPE_CHECKING
 
 from katacsi import errors
 from katacsi.host import _linux, _loopctl, loopdevices
-from katacsi.host._loopctl import LoopDevice
-from katacsi.host.loopdevices import attached_to, devices, holding
+from katacsi.host.loopdevices import LoopDevice
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-__all__ = [
-    "LoopDevice",
-    "attach",
-    "attached_to",
-    "available",
-    "detach",
-    "devices",
-    "ensure_detached",
-    "holding",
-    "set_capacity",
-]
 
 #: A try fails when somebody else is about to get the device that is free; within these seconds one is ours.
 _ATTACH_TIMEOUT_S = 10.0
@@ -128,7 +115,7 @@ def _settled(device: LoopDevice, file_size: int, *, discard: bool) -> LoopDevice
         fd = _loopctl.opened(device.number, os.O_RDONLY)
         try:
             _take_back_autoclear(fd)
-            described = _loopctl.describe(fd, device.number)
+            described = loopdevices.describe(fd, device.number)
         finally:
             os.close(fd)
         if described is None or described.backing != device.backing:
@@ -191,10 +178,10 @@ def _configured(number: int, backing: int, file: Path, sector_size: int, *, dire
     fd = _loopctl.opened(number, os.O_RDWR)
     try:
         fcntl.ioctl(fd, _loopctl.LOOP_CONFIGURE, config)
-        device = _loopctl.describe(fd, number)
+        device = loopdevices.describe(fd, number)
         if device is not None and device.read_only:
             _loopctl.ensure_writable(fd)
-            device = _loopctl.describe(fd, number)
+            device = loopdevices.describe(fd, number)
     finally:
         os.close(fd)
     if device is None:
@@ -237,7 +224,7 @@ def ensure_detached(file: Path) -> None:
     Raises:
         VolumeInUse: a device is held; see `detach`.
     """
-    while device := attached_to(file):
+    while device := loopdevices.attached_to(file):
         detach(device, device.backing)
 
 
@@ -328,7 +315,7 @@ def _proven_off(number: int, file_identity: tuple[int, int]) -> bool:
     for pause_s in _DETACH_PAUSES_S:
         if not os.path.exists(f"/sys/block/loop{number}/loop"):
             return True
-        device = _loopctl.described(number)
+        device = loopdevices.described(number)
         if device:
             return device.backing != file_identity
         time.sleep(pause_s)  # past losing it, not yet done

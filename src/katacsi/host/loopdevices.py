@@ -1,22 +1,54 @@
 # ruff: noqa: PTH110, PTH116, PTH208 -- in a search over many devices a Path for each would cost more than the search
-"""Which loop device has a file: known by (st_dev, st_ino), which no renaming or unlinking changes.
+"""What loop devices there are, and which has a file: known by (st_dev, st_ino), which no renaming changes.
 
 No state is kept but a hint where to look first.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
 from katacsi import errors
 from katacsi.host import _linux, _loopctl, sizedfiles
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from katacsi.host._loopctl import LoopDevice
+@dataclass(frozen=True, slots=True)
+class LoopDevice:
+    """A loop device that has a file.
+
+    Attributes:
+        number: N of /dev/loopN.
+        path: its node.
+        backing: (st_dev, st_ino) of the file, linked or not.
+        size_bytes: the device's size.
+        read_only: writes to the device are refused, for whatever reason.
+        direct_io: the page cache of the backing filesystem is bypassed.
+        sector_size: the logical sector size, in bytes.
+        autoclear: the device loses its file when the last holder closes it.
+        offset: where in the file the device begins; nothing but 0 is of katacsi's making.
+        size_limit: at most this many bytes of the file, 0 for all.
+        file_read_only: the file was opened for reading only, which lasts as long as it is attached.
+        backing_device: (major, minor) of the block device that stands in for a file, else (0, 0).
+    """
+
+    number: int
+    path: Path
+    backing: tuple[int, int]
+    size_bytes: int
+    read_only: bool
+    direct_io: bool
+    sector_size: int
+    autoclear: bool
+    offset: int = 0
+    size_limit: int = 0
+    file_read_only: bool = False
+    backing_device: tuple[int, int] = (0, 0)
+
 
 # Which device a file had when we last looked; each use is checked against the device.
 hints: dict[tuple[int, int], int] = {}
@@ -65,7 +97,45 @@ def devices() -> list[LoopDevice]:
         )
     except OSError as error:
         raise _linux.failure("list /sys/block", error) from error
-    return [device for device in map(_loopctl.described, numbers) if device]
+    return [device for device in map(described, numbers) if device]
+
+
+def described(number: int) -> LoopDevice | None:
+    """Describe a device; None where it has no file (any more)."""
+    try:
+        fd = _loopctl.opened(number, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # removed, or losing its file just now
+            return None
+        raise _linux.failure(f"open /dev/loop{number}", error) from error
+    try:
+        return describe(fd, number)
+    except OSError as error:
+        raise _linux.failure(f"ask /dev/loop{number} for its file", error) from error
+    finally:
+        os.close(fd)
+
+
+def describe(fd: int, number: int) -> LoopDevice | None:
+    """Describe a device that is open; None where it has no file, or is past losing it."""
+    info = _loopctl.status(fd)
+    if info is None:
+        return None
+    device, inode, rdevice, offset, size_limit, _, _, _, flags = _loopctl.INFO.unpack_from(info)
+    return LoopDevice(
+        number=number,
+        path=Path(f"/dev/loop{number}"),
+        backing=(device, inode),
+        size_bytes=int.from_bytes(fcntl.ioctl(fd, _loopctl.BLKGETSIZE64, bytes(8)), "little"),
+        read_only=_loopctl.is_read_only(fd),
+        direct_io=bool(flags & _loopctl.LO_FLAGS_DIRECT_IO),
+        sector_size=int.from_bytes(fcntl.ioctl(fd, _loopctl.BLKSSZGET, bytes(4)), "little"),
+        autoclear=bool(flags & _loopctl.LO_FLAGS_AUTOCLEAR),
+        offset=offset,
+        size_limit=size_limit,
+        file_read_only=bool(flags & _loopctl.LO_FLAGS_READ_ONLY),
+        backing_device=(os.major(rdevice), os.minor(rdevice)),
+    )
 
 
 def attached_to_open(fd: int) -> LoopDevice | None:
@@ -85,7 +155,7 @@ def _hinted(backing: tuple[int, int]) -> LoopDevice | None:
     number = hints.get(backing)
     if number is None:
         return None
-    device = _loopctl.described(number)
+    device = described(number)
     if device and device.backing == backing:
         return device
     hints.pop(backing, None)

@@ -1,4 +1,4 @@
-"""Mounts and unmounts, by system call; what is mounted is told by `mounttable`, whose names are here too.
+"""Mounts and unmounts, by system call; what is mounted is told by `mounttable`.
 
 A target is opened without following a symlink and mounted on by descriptor, so that it cannot be exchanged
 in between, and nothing is ever stacked on a mount that is there already.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from katacsi import errors
 from katacsi.host import _linux
 from katacsi.host.mountoptions import bind_attributes, split_flags
-from katacsi.host.mounttable import Mount, at, below, mentioning, of_device, table
+from katacsi.host.mounttable import Mount, at, mentioning, of_device
 from katacsi.host.targets import ensure_target_directory, ensure_target_file, remove_target
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = [
     "Mount",
     "StatVfs",
     "at",
-    "below",
     "bind",
     "ensure_target_directory",
     "ensure_target_file",
@@ -38,7 +37,6 @@ __all__ = [
     "of_device",
     "remount_bind",
     "remove_target",
-    "table",
     "thaw",
     "unmount",
     "usage",

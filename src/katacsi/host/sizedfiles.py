@@ -2,7 +2,7 @@
 """Files that stand for disks: made at a size, grown, cloned, copied, and asked what they hold.
 
 A crash leaves such a file absent, or there under a name that the caller still treats as unfinished: names
-that count are given with `files.rename`.
+that count are given with `directories.rename`.
 """
 
 from __future__ import annotations
@@ -270,31 +270,13 @@ def _open_source(path: Path) -> int:
 # -- who has a file open -------------------------------------------------------------------------------
 
 
-def opened_elsewhere(path: Path) -> bool | None:
-    """Whether anybody else has the file open; False is proof that no process and no loop device has.
+def is_shared(fd: int) -> bool | None:
+    """Whether anybody else has an open file open, too; False is proof that no process and no loop device has.
 
     None: this filesystem, or our rights, allow no proof. It takes one probe of the file, no search.
 
     Source: fcntl(2), F_SETLEASE: a write lease is granted only while there is no other open descriptor, and
     a loop device holds one in the kernel (measured on ext4, xfs, btrfs and tmpfs; fs/locks.c).
-    """
-    try:
-        # O_NONBLOCK: where another holds a lease, opening would wait for it to be given up.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        raise _linux.failure(f"look who has {path} open", error) from error
-    try:
-        return is_shared(fd)
-    except OSError as error:
-        raise _linux.failure(f"look who has {path} open", error) from error
-    finally:
-        os.close(fd)
-
-
-def is_shared(fd: int) -> bool | None:
-    """Say of an open file what `opened_elsewhere` says of a path, not counting this descriptor.
 
     Raises:
         OSError: as the kernel gave it; the caller knows the name.

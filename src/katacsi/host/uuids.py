@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from katacsi.errors import HostError, Unsupported
-from katacsi.host import block, command, files, growth, mount, superblock
+from katacsi.host import block, command, directories, growth, mount, superblock
 
 #: Where a btrfs is mounted for the moment that its log needs; one directory a device below it.
 REPLAY_DIRECTORY: Final = Path("/run/katacsi")
@@ -48,7 +48,7 @@ def end_replay(device: Path) -> None:
     """Unmount what a replay of the device's log, this one or one that a crash cut off, has mounted."""
     target = _replay_target(device)
     mount.unmount(target)
-    files.ensure_directory_absent(target)
+    directories.ensure_directory_absent(target)
 
 
 def _renew_ext4(device: Path, new_uuid: str, *, may_mount: bool) -> None:
@@ -85,7 +85,7 @@ def _require_mount_allowed(device: Path, fs_type: str, *, may_mount: bool, said:
 
 def _replay_log(device: Path, fs_type: str, flags: tuple[str, ...]) -> None:
     target = _replay_target(device)
-    files.ensure_directory(target)
+    directories.ensure_directory(target)
     mount.mount_filesystem(device, target, fs_type, (*flags, "nosuid", "nodev", "noexec"))
     end_replay(device)
 

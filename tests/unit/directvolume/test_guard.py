@@ -10,7 +10,7 @@ from katacsi.errors import HostError
 
 
 class Mounts:
-    """Stands in for `host.mount`: remembers what was mounted, shows a table of the test's."""
+    """Stands in for mounts and targets: remembers what was mounted, shows a table of the test's."""
 
     def __init__(self, *table):
         self.here = []
@@ -37,7 +37,8 @@ def mounted(fs_type, source="none", options=(), super_options=(), **more):
 
 
 def on_host(monkeypatch, mounts, enforce="/nowhere/enforce", filesystems="/nowhere/filesystems"):
-    monkeypatch.setattr(guard, "mount", mounts)
+    for module in ("mount", "mounttable", "targets"):
+        monkeypatch.setattr(guard, module, mounts)
     monkeypatch.setattr(guard, "_SELINUX_ENFORCE", Path(enforce))
     monkeypatch.setattr(guard, "_FILESYSTEMS", Path(filesystems))
     guard._selinux_in_kernel.cache_clear()

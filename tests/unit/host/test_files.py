@@ -10,7 +10,7 @@ import time
 import pytest
 
 from katacsi.errors import AlreadyExists, CorruptRecord, HostError
-from katacsi.host import files
+from katacsi.host import directories, files, locks
 
 LONGEST_NAME = "n" * 255
 
@@ -32,7 +32,7 @@ def test_a_write_leaves_nothing_but_the_record(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(HostError, match="folder"):
         files.write_atomically(tmp_path / "folder", b"x")
-    assert files.list_directory(tmp_path) == ["folder", "record.json"]
+    assert directories.list_directory(tmp_path) == ["folder", "record.json"]
 
 
 def test_the_mode_of_a_record_does_not_depend_on_the_umask(tmp_path):
@@ -57,8 +57,8 @@ def test_a_write_via_another_directory_never_shows_there(tmp_path):
     shown.mkdir()
     aside.mkdir()
     files.write_atomically_via(shown / "mountInfo.json", b"{}", temporary_directory=aside)
-    assert files.list_directory(shown) == ["mountInfo.json"]
-    assert files.list_directory(aside) == []
+    assert directories.list_directory(shown) == ["mountInfo.json"]
+    assert directories.list_directory(aside) == []
 
 
 @pytest.mark.parametrize("victim", ["write", "rename"])
@@ -71,10 +71,10 @@ def test_a_record_survives_a_kill_in_the_middle_of_a_write(tmp_path, victim):
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert files.read(record) == b"old"
-    assert len(files.list_directory(tmp_path)) == 2
+    assert len(directories.list_directory(tmp_path)) == 2
     assert files.remove_stale_temporaries(tmp_path) == 0, "the file of a writer at work"
     assert files.remove_stale_temporaries(tmp_path, older_than_s=0) == 1
-    assert files.list_directory(tmp_path) == ["record"]
+    assert directories.list_directory(tmp_path) == ["record"]
 
 
 _KILLED_IN = """
@@ -108,23 +108,23 @@ def test_a_fifo_does_not_hang_a_reader(tmp_path):
 def test_an_absent_directory_is_not_an_empty_one(tmp_path):
     """Listing what is not there is an error: a pool that is not mounted has not lost its volumes."""
     with pytest.raises(HostError, match="absent"):
-        files.list_directory(tmp_path / "absent")
+        directories.list_directory(tmp_path / "absent")
 
 
 def test_directories_are_made_once_with_their_parents(tmp_path):
     """Missing parents are made, a repetition is success, a file of that name is an error."""
     wanted = tmp_path / "with space" / "ü" / "deep"
-    files.ensure_directory(wanted)
-    files.ensure_directory(wanted)
+    directories.ensure_directory(wanted)
+    directories.ensure_directory(wanted)
     assert wanted.stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(HostError, match="a file has that name"):
-        files.ensure_directory(tmp_path / "file")
+        directories.ensure_directory(tmp_path / "file")
 
 
 def test_removing_what_is_absent_is_success(tmp_path):
     """Each of the removals states an end, so a repetition after a crash finds it done."""
-    for remove in (files.ensure_absent, files.ensure_directory_absent, files.remove_tree):
+    for remove in (files.ensure_absent, directories.ensure_directory_absent, directories.remove_tree):
         remove(tmp_path / "absent")
         remove(tmp_path / "absent" / "below")
 
@@ -134,7 +134,7 @@ def test_a_directory_with_content_is_kept(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(b"x")
     with pytest.raises(HostError, match="not empty"):
-        files.ensure_directory_absent(tmp_path / "folder")
+        directories.ensure_directory_absent(tmp_path / "folder")
     assert (tmp_path / "folder" / "file").read_bytes() == b"x"
 
 
@@ -147,9 +147,9 @@ def test_a_tree_is_removed_without_following_symlinks(tmp_path):
     (tree / "below" / "file").write_bytes(b"x")
     (tree / "to-directory").symlink_to(tmp_path / "outside")
     (tree / "below" / "to-file").symlink_to(tmp_path / "outside" / "precious")
-    files.remove_tree(tree)
-    assert files.list_directory(tmp_path) == ["outside"]
-    assert files.list_directory(tmp_path / "outside") == ["precious"]
+    directories.remove_tree(tree)
+    assert directories.list_directory(tmp_path) == ["outside"]
+    assert directories.list_directory(tmp_path / "outside") == ["precious"]
 
 
 def test_a_symlink_is_no_tree(tmp_path):
@@ -158,8 +158,8 @@ def test_a_symlink_is_no_tree(tmp_path):
     (tmp_path / "outside" / "precious").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "outside")
     with pytest.raises(HostError):
-        files.remove_tree(tmp_path / "link")
-    assert files.list_directory(tmp_path / "outside") == ["precious"]
+        directories.remove_tree(tmp_path / "link")
+    assert directories.list_directory(tmp_path / "outside") == ["precious"]
 
 
 def test_rename_never_replaces(tmp_path):
@@ -167,45 +167,45 @@ def test_rename_never_replaces(tmp_path):
     (tmp_path / "from").mkdir()
     (tmp_path / "to").mkdir()
     with pytest.raises(AlreadyExists, match="to"):
-        files.rename(tmp_path / "from", tmp_path / "to")
-    files.rename(tmp_path / "from", tmp_path / "elsewhere")
-    assert files.list_directory(tmp_path) == ["elsewhere", "to"]
+        directories.rename(tmp_path / "from", tmp_path / "to")
+    directories.rename(tmp_path / "from", tmp_path / "elsewhere")
+    assert directories.list_directory(tmp_path) == ["elsewhere", "to"]
 
 
 def test_rename_of_what_is_absent_is_an_error(tmp_path):
     """Nothing to rename is neither success nor "taken"."""
     with pytest.raises(HostError, match="absent"):
-        files.rename(tmp_path / "absent", tmp_path / "to")
+        directories.rename(tmp_path / "absent", tmp_path / "to")
 
 
 def test_identity_is_the_file_not_its_name(tmp_path):
     """A renamed file is the same; a new one under the old name is another."""
     (tmp_path / "a").write_bytes(b"")
-    before = files.identity(tmp_path / "a")
-    files.rename(tmp_path / "a", tmp_path / "b")
+    before = directories.identity(tmp_path / "a")
+    directories.rename(tmp_path / "a", tmp_path / "b")
     (tmp_path / "a").write_bytes(b"")
-    assert files.identity(tmp_path / "b") == before
-    assert files.identity(tmp_path / "a") != before
+    assert directories.identity(tmp_path / "b") == before
+    assert directories.identity(tmp_path / "a") != before
     with pytest.raises(HostError, match="absent"):
-        files.identity(tmp_path / "absent")
+        directories.identity(tmp_path / "absent")
 
 
 def test_room_is_that_of_the_filesystem(tmp_path):
     """Size and free space are in bytes and as statvfs has them."""
-    room = files.room(tmp_path)
+    room = directories.room(tmp_path)
     status = os.statvfs(tmp_path)
     assert room.total_bytes == status.f_blocks * status.f_frsize
     assert 0 < room.available_bytes <= room.total_bytes
     assert not room.read_only
     with pytest.raises(HostError, match="absent"):
-        files.room(tmp_path / "absent")
+        directories.room(tmp_path / "absent")
 
 
 def test_an_ordinary_directory_is_no_mount_point(tmp_path):
     """`/proc` is one, a plain directory is not, and neither is a path that is absent."""
-    assert files.is_mount_point(type(tmp_path)("/proc"))
-    assert not files.is_mount_point(tmp_path)
-    assert not files.is_mount_point(tmp_path / "absent" / "below")
+    assert directories.is_mount_point(type(tmp_path)("/proc"))
+    assert not directories.is_mount_point(tmp_path)
+    assert not directories.is_mount_point(tmp_path / "absent" / "below")
 
 
 def test_a_lock_lets_one_thread_in_at_a_time(tmp_path):
@@ -215,11 +215,11 @@ def test_a_lock_lets_one_thread_in_at_a_time(tmp_path):
 
     def add():
         for _ in range(20):
-            lock = files.lock_file(tmp_path / "lock", timeout_s=30)
+            lock = locks.lock_file(tmp_path / "lock", timeout_s=30)
             number = int(counter.read_text())
             time.sleep(0.0001)
             counter.write_text(str(number + 1))
-            files.unlock(lock)
+            locks.unlock(lock)
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     for thread in threads:
@@ -231,13 +231,13 @@ def test_a_lock_lets_one_thread_in_at_a_time(tmp_path):
 
 def test_a_lock_that_stays_taken_is_an_error_in_time(tmp_path):
     """Waiting ends with an error that names the file; once released, the lock can be had."""
-    lock = files.lock_file(tmp_path / "lock", timeout_s=1)
+    lock = locks.lock_file(tmp_path / "lock", timeout_s=1)
     started = time.monotonic()
     with pytest.raises(HostError, match="held by somebody else"):
-        files.lock_file(tmp_path / "lock", timeout_s=0.2)
+        locks.lock_file(tmp_path / "lock", timeout_s=0.2)
     assert 0.2 <= time.monotonic() - started < 5
-    files.unlock(lock)
-    files.unlock(files.lock_file(tmp_path / "lock", timeout_s=0))
+    locks.unlock(lock)
+    locks.unlock(locks.lock_file(tmp_path / "lock", timeout_s=0))
 
 
 def test_a_lock_goes_with_its_holder(tmp_path):
@@ -247,17 +247,17 @@ def test_a_lock_goes_with_its_holder(tmp_path):
     )
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(HostError):
-        files.lock_file(tmp_path / "lock", timeout_s=0)
+        locks.lock_file(tmp_path / "lock", timeout_s=0)
     holder.kill()
     holder.communicate()
-    files.unlock(files.lock_file(tmp_path / "lock", timeout_s=5))
+    locks.unlock(locks.lock_file(tmp_path / "lock", timeout_s=5))
 
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from katacsi.host import files
-files.lock_file(Path(sys.argv[1]), timeout_s=5)
+from katacsi.host import locks
+locks.lock_file(Path(sys.argv[1]), timeout_s=5)
 print("held", flush=True)
 time.sleep(60)
 """
@@ -265,19 +265,19 @@ time.sleep(60)
 
 def test_two_lock_files_of_one_name_do_not_let_two_in(tmp_path):
     """Who waited for a lock file that was removed meanwhile gets the lock of the file that is there now."""
-    first = files.lock_file(tmp_path / "lock", timeout_s=1)
+    first = locks.lock_file(tmp_path / "lock", timeout_s=1)
     got = []
-    waiting = threading.Thread(target=lambda: got.append(files.lock_file(tmp_path / "lock", timeout_s=30)))
+    waiting = threading.Thread(target=lambda: got.append(locks.lock_file(tmp_path / "lock", timeout_s=30)))
     waiting.start()
     time.sleep(0.05)
     (tmp_path / "lock").unlink()
-    second = files.lock_file(tmp_path / "lock", timeout_s=1)
-    files.unlock(first)
+    second = locks.lock_file(tmp_path / "lock", timeout_s=1)
+    locks.unlock(first)
     time.sleep(0.1)
     assert got == [], "two hold the lock"
-    files.unlock(second)
+    locks.unlock(second)
     waiting.join()
-    files.unlock(got[0])
+    locks.unlock(got[0])
 
 
 def test_errors_are_of_one_tree(tmp_path):

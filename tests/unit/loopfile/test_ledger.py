@@ -10,7 +10,7 @@ from katacsi.backends.loopfile.layout import Shelf
 from katacsi.backends.loopfile.ledger import Ledger
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.errors import OutOfSpace
-from katacsi.host.files import Room
+from katacsi.host.directories import Room
 from katacsi.model import GIB
 
 SPARSE, THICK = Allocation.SPARSE, Allocation.THICK

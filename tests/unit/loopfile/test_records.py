@@ -117,13 +117,13 @@ async def test_a_record_holds_everything(opened, request_for):
 
 async def test_the_cost_of_a_call_does_not_grow_with_the_pool(opened, request_for, monkeypatch):
     """Making, finding and asking for capacity look at no other volume: they never list the folder."""
-    from katacsi.host import files
+    from katacsi.host import directories, files
 
     backend = await opened()
     volumes = [await backend.create(request_for(f"pvc-{number}")) for number in range(20)]
     listed, read = [], []
-    real_list, real_read = files.list_directory, files.read
-    monkeypatch.setattr(files, "list_directory", lambda path: listed.append(path) or real_list(path))
+    real_list, real_read = directories.list_directory, files.read
+    monkeypatch.setattr(directories, "list_directory", lambda path: listed.append(path) or real_list(path))
     monkeypatch.setattr(files, "read", lambda path: read.append(path) or real_read(path))
     await backend.create(request_for("next"))
     await backend.capacity({})

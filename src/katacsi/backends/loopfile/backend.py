@@ -19,7 +19,7 @@ from katacsi.backends.loopfile.snapshots import Snapshots
 from katacsi.backends.loopfile.sweep import sweep
 from katacsi.backends.loopfile.volumes import Volumes
 from katacsi.errors import Unsupported
-from katacsi.host import files
+from katacsi.host import directories, files
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class LoopfileBackend:
 
     def _count(self) -> None:
         shelves = (self._pool.volumes, self._pool.snapshots)
-        self._ledger.count(shelves, files.room(self._pool.directory))
+        self._ledger.count(shelves, directories.room(self._pool.directory))
 
     def _delete(self, name: str) -> None:
         # Read first: what has a damaged record keeps its device too.
@@ -189,7 +189,7 @@ class LoopfileBackend:
         allocation = self._settings.allocation_for(parameters)
         if self._read_only:
             self._count()  # somebody else makes and removes volumes meanwhile
-        room = files.room(self._pool.directory)
+        room = directories.room(self._pool.directory)
         available = self._ledger.available(allocation, room)
         return Capacity(available, available, self._settings.minimum_volume_size)
 

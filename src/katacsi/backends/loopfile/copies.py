@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from katacsi.backends.loopfile.layout import CUT
 from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation, Copies
 from katacsi.errors import HostError, PoolUnavailable
-from katacsi.host import block, files, loop
+from katacsi.host import block, files, loopdevices, sizedfiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ class Copier:
         original, copy = directory / _PROBE, directory / _PROBE_COPY
         files.ensure_absent(copy)
         files.write_atomically(original, bytes(SECTOR_SIZE), durable=False)
-        self.reflink = files.clone_file(original, copy)
+        self.reflink = sizedfiles.clone_file(original, copy)
         files.ensure_absent(copy)
         files.ensure_absent(original)
         if self._mode is Copies.REFLINK and not self.reflink:
@@ -47,15 +47,15 @@ class Copier:
     def cut(self, source: Path, target: Path, *, thick: bool = False) -> None:
         """Make a new file with what a disk holds now, and of its size."""
         # What went through the loop device may still be in the device's own cache.
-        if (device := loop.attached_to(source)) is not None:
+        if (device := loopdevices.attached_to(source)) is not None:
             block.drop_caches(device.path)
         if self.reflink:
-            if not files.clone_file(source, target):
+            if not sizedfiles.clone_file(source, target):
                 raise HostError(
                     f"{source}: its blocks cannot be shared, though the start could; restart katacsi"
                 )
         else:
-            files.copy_file(source, target, thick=thick)
+            sizedfiles.copy_file(source, target, thick=thick)
 
     def fill(self, source: Path, target: Path, size_bytes: int, allocation: Allocation) -> None:
         """Make a disk that begins as another one and may be larger."""
@@ -64,8 +64,8 @@ class Copier:
             # Shared blocks are not the volume's own, so it gets copies of them, from a cut of one moment.
             cut = target.with_name(CUT)
             self.cut(source, cut)
-            files.copy_file(cut, target, thick=True)
+            sizedfiles.copy_file(cut, target, thick=True)
             files.ensure_absent(cut)
         else:
             self.cut(source, target, thick=thick)
-        files.grow_file(target, size_bytes, thick=thick)
+        sizedfiles.grow_file(target, size_bytes, thick=thick)

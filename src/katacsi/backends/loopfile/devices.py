@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from katacsi.backends.api import Device
 from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation
 from katacsi.errors import HostError, Precondition
-from katacsi.host import block, files, loop
+from katacsi.host import block, directories, files, loop, loopdevices, sizedfiles
 from katacsi.model import MIB, Condition, format_size
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Devices:
             # every file looks absent.
             self._pool.verify()
             return None
-        device = loop.attached_to(disk)
+        device = loopdevices.attached_to(disk)
         return None if device is None else Device(device.path, device.size_bytes)
 
     def detach(self, name: str) -> None:
@@ -72,7 +72,7 @@ class Devices:
 
     def refresh(self, name: str) -> int:
         """Make a loop device as large as its file."""
-        device = loop.attached_to(self._shelf.disk(name))
+        device = loopdevices.attached_to(self._shelf.disk(name))
         if device is None:
             raise Precondition(f"volume {name} of pool {self._pool.name!r}: is not attached; attach it first")
         return loop.set_capacity(device.path)
@@ -82,11 +82,11 @@ class Devices:
         disk = self._shelf.disk(name)
         if not disk.exists():
             self._volumes.require(name)
-        if (device := loop.attached_to(disk)) is not None:
+        if (device := loopdevices.attached_to(disk)) is not None:
             # What was written to the device may still be in the device's cache, and not in the file.
             block.drop_caches(device.path)
         # A file with data may hold nothing but zeros, so this disproves nothing.
-        return None if files.has_data(disk) else True
+        return None if sizedfiles.has_data(disk) else True
 
     def condition(self, name: str) -> Condition:
         """Examine a volume's file, its device and the room in the pool."""
@@ -95,13 +95,13 @@ class Devices:
             return condition
         if refusal := self._pool.refuses_writes():
             return Condition(abnormal=True, message=refusal)
-        room = files.room(self._pool.directory)
+        room = directories.room(self._pool.directory)
         if room.available_bytes <= max(self._reserve, room.total_bytes // _LITTLE_ROOM):
             fact = (
                 f"pool {self._pool.name!r} has {format_size(room.available_bytes)} left; writes may soon fail"
             )
             return Condition(abnormal=True, message=fact)
-        device = loop.attached_to(self._shelf.disk(name))
+        device = loopdevices.attached_to(self._shelf.disk(name))
         return condition if device is None else _as_special(device, size_bytes)
 
     def clear_probe(self) -> None:
@@ -122,7 +122,7 @@ class Devices:
             if self._direct_io:
                 self.clear_probe()
                 probe = self._pool.directory / _PROBE
-                files.create_sized(probe, MIB, thick=False)
+                sizedfiles.create_sized(probe, MIB, thick=False)
                 try:
                     # Where no loop device can be had at all, nothing is learnt about direct I/O.
                     self._direct_io = _attachable(probe, direct_io=True) or not _attachable(
@@ -142,7 +142,7 @@ def _attachable(file: Path, *, direct_io: bool) -> bool:
     return True
 
 
-def _as_special(device: loop.LoopDevice, size_bytes: int) -> Condition:
+def _as_special(device: loopdevices.LoopDevice, size_bytes: int) -> Condition:
     """Say what is special about an attached device, which is not ill for it."""
     if device.size_bytes < size_bytes:
         return Condition(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from katacsi.errors import HostError
-from katacsi.host import files
+from katacsi.host import directories, files
 from katacsi.model import is_storage_name
 
 if TYPE_CHECKING:
@@ -56,18 +56,18 @@ class Shelf:
 
     def names(self) -> list[str]:
         """Give the names of what may be objects; what cannot be one is somebody else's."""
-        return [name for name in files.list_directory(self.directory) if is_storage_name(name)]
+        return [name for name in directories.list_directory(self.directory) if is_storage_name(name)]
 
     def begin(self, name: str) -> Path:
         """Give an empty folder in which the object can be built; what a crash left of it is removed."""
         building = self.directory / f"{_CREATING}{name}"
         self._clear(building)
-        files.ensure_directory(building)
+        directories.ensure_directory(building)
         return building
 
     def commit(self, name: str) -> None:
         """Turn what was built into the object; from here on it exists."""
-        files.rename(self.directory / f"{_CREATING}{name}", self.home(name))
+        directories.rename(self.directory / f"{_CREATING}{name}", self.home(name))
 
     def abandon(self, name: str) -> None:
         """Remove what was built."""
@@ -77,8 +77,8 @@ class Shelf:
         """Remove the object: after the rename it is gone, whatever becomes of its bytes."""
         dying = self.directory / f"{_DELETING}{name}"
         self._clear(dying)
-        files.rename(self.home(name), dying)
-        files.remove_tree(dying)
+        directories.rename(self.home(name), dying)
+        directories.remove_tree(dying)
 
     def finish_removal(self, name: str) -> None:
         """Free the bytes of an object whose removal stopped half-way."""
@@ -88,17 +88,17 @@ class Shelf:
         """Give the folders of objects that are not complete."""
         return [
             self.directory / entry
-            for entry in files.list_directory(self.directory)
+            for entry in directories.list_directory(self.directory)
             if entry.startswith((_CREATING, _DELETING)) and is_storage_name(entry.split("-", 1)[1])
         ]
 
     def discard(self, half_done: Path) -> bool:
         """Remove a folder of `half_done`; False, nothing removed, if it holds what katacsi never makes."""
         ours = {self.record_name, DISK, CUT}
-        for entry in files.list_directory(half_done):
+        for entry in directories.list_directory(half_done):
             if entry not in ours and not entry.startswith(files.TEMPORARY_PREFIX):
                 return False
-        files.remove_tree(half_done)
+        directories.remove_tree(half_done)
         return True
 
     def _clear(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from katacsi.backends.loopfile.layout import Shelf
     from katacsi.backends.loopfile.settings import LoopfileSettings
-    from katacsi.host.files import Room
+    from katacsi.host.directories import Room
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from katacsi.backends.loopfile.records import AnyRecord, parse
 from katacsi.backends.loopfile.remembered import Remembered
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.errors import CorruptRecord, KatacsiError, OutOfSpace
-from katacsi.host import files
+from katacsi.host import directories, files, sizedfiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,8 +75,8 @@ class Objects(Generic[AnyRecord]):
                 # A filesystem that copies needs room to write; without it the sync has to do.
                 with contextlib.suppress(OutOfSpace):
                     files.write_again(self.shelf.record(name))
-                files.make_durable(self.shelf.home(name))
-                files.sync_directory(self.shelf.directory)
+                sizedfiles.make_durable(self.shelf.home(name))
+                directories.sync_directory(self.shelf.directory)
                 self._durable.add(name)
 
     def write(self, record: AnyRecord) -> None:
@@ -101,13 +101,13 @@ class Objects(Generic[AnyRecord]):
         """
         self._remembered.forget(record.name)
         disk = self.shelf.disk(record.name)
-        self._ledger.promise(disk, record.size_bytes, allocation, files.room(self._pool.directory))
+        self._ledger.promise(disk, record.size_bytes, allocation, directories.room(self._pool.directory))
         try:
             building = self.shelf.begin(record.name)
             fill(building / disk.name)
             files.write_atomically(building / self.shelf.record_name, record.encode(), durable=False)
             # Disk and record are durable before the rename is: what exists after a power cut is whole.
-            files.make_durable(building)
+            sizedfiles.make_durable(building)
             self.shelf.commit(record.name)
         except BaseException:
             # A failure after the commit leaves an object, whose promise stands.
@@ -130,10 +130,10 @@ class Objects(Generic[AnyRecord]):
         present = disk.stat().st_size
         if present >= size_bytes:
             return present
-        self._ledger.promise(disk, size_bytes, allocation, files.room(self._pool.directory))
+        self._ledger.promise(disk, size_bytes, allocation, directories.room(self._pool.directory))
         try:
             with self._changing(name):
-                present = files.grow_file(disk, size_bytes, thick=allocation is Allocation.THICK)
+                present = sizedfiles.grow_file(disk, size_bytes, thick=allocation is Allocation.THICK)
         finally:
             self._ledger.settle(disk, present)
         return present
@@ -146,7 +146,7 @@ class Objects(Generic[AnyRecord]):
         """
         if self.read(name) is None:
             self.shelf.finish_removal(name)
-            files.sync_directory(self.shelf.directory)  # a removal that was killed looks like this, too
+            directories.sync_directory(self.shelf.directory)  # a removal that was killed looks like this, too
         else:
             self._durable.discard(name)
             self.shelf.remove(name)

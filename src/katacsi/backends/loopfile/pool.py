@@ -13,7 +13,7 @@ from katacsi.backends import refusals
 from katacsi.backends.loopfile import layout
 from katacsi.backends.poollock import Held, PoolLock
 from katacsi.errors import HostError, OutOfSpace, PoolNotSetUp, PoolUnavailable
-from katacsi.host import files
+from katacsi.host import directories, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +51,10 @@ class Pool:
         """
         if not self.directory.is_dir():
             raise self._unavailable("is not an existing folder; create it, or mount its disk")
-        if self._require_mount and not files.is_mount_point(self.directory):
+        if self._require_mount and not directories.is_mount_point(self.directory):
             raise self._unavailable("is not a mount point, and require_mount is set; mount its disk there")
         if not self._read_only:
-            if files.room(self.directory).read_only:
+            if directories.room(self.directory).read_only:
                 raise self._unavailable("is mounted read-only; check the disk, then mount it read-write")
             self._take_lock()
         try:
@@ -161,7 +161,7 @@ class Pool:
                 raise PoolNotSetUp(
                     f"pool {self.name!r}: {self.directory} holds no pool; the first `katacsi serve` makes one"
                 )
-            files.ensure_directory(shelf.directory)
+            directories.ensure_directory(shelf.directory)
         uid = secrets.token_hex(4)
         content = {"schema": SCHEMA, "uid": uid, "created_at": time.time()}
         # The last step, and durable: a pool without it is a pool that was never used.

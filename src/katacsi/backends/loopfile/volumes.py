@@ -12,7 +12,7 @@ from katacsi.backends.loopfile.records import VolumeRecord
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.backends.loopfile.sizes import fitting_size, in_sectors
 from katacsi.errors import CorruptRecord, NotFound, OperationPending
-from katacsi.host import files
+from katacsi.host import sizedfiles
 from katacsi.model import Condition, VolumeId, storage_name
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Volumes:
 
         def fill(image: Path) -> None:
             if template is None:
-                files.create_sized(image, size_bytes, thick=allocation is Allocation.THICK)
+                sizedfiles.create_sized(image, size_bytes, thick=allocation is Allocation.THICK)
             else:
                 self._copier.fill(template.disk, image, size_bytes, allocation)
 
