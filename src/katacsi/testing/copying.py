@@ -24,6 +24,8 @@ INHERITED = {
     "formatting": Facts(FormatState.FORMATTING, "ext4", UUID),
     "formatted": Facts(FormatState.FORMATTED, "ext4", UUID),
     "guest-written": Facts(FormatState.FORMATTED, "xfs", UUID, guest_written=True),
+    "raw-written": Facts(raw_written=True),
+    "half-grown": Facts(FormatState.FORMATTED, "ext4", UUID, growing=1 << 40),
     "pending-growth": Facts(FormatState.FORMATTED, "ext4", UUID, guest_written=True, pending_size=1 << 40),
 }
 

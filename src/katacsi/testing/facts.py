@@ -22,7 +22,8 @@ STEPS = (
     Facts(FormatState.FORMATTED, "ext4", UUID),
     Facts(FormatState.FORMATTED, "ext4", UUID, guest_written=True),
     Facts(FormatState.FORMATTED, "ext4", UUID, guest_written=True, pending_size=1 << 40),
-    Facts(FormatState.FORMATTED, "xfs", UUID, inherited_uuid=True),
+    Facts(FormatState.FORMATTED, "xfs", UUID, inherited_uuid=True, growing=1 << 40),
+    Facts(raw_written=True, others=(("made-up", '"of a later version"'),)),
 )
 
 

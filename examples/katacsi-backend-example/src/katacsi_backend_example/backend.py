@@ -8,11 +8,10 @@ import os
 import subprocess
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katacsi.backends.api import Capacity, Device, Facts, Features, FormatState, Page, Scope, Volume
+from katacsi.backends.api import Capacity, Device, Facts, Features, Page, Scope, Volume
 from katacsi.errors import (
     AlreadyExists,
     HostError,
@@ -188,7 +187,7 @@ class DisksBackend:
                 "size": size,
                 "ready": False,
                 "attached": False,
-                "facts": _write_facts(Facts()),
+                "facts": Facts().to_dict(),
                 "attributes": dict(request.attributes),
                 "created_at": time.time(),
             }
@@ -235,9 +234,9 @@ class DisksBackend:
     def _set_facts(self, name: str, expected: Facts, new: Facts) -> None:
         self._changing()
         record = self._require(name)
-        if _read_facts(record) != expected:
+        if Facts.from_dict(record["facts"]) != expected:
             raise OperationPending(f"volume {name}: its facts changed meanwhile")
-        self._state.write(name, {**record, "facts": _write_facts(new)})
+        self._state.write(name, {**record, "facts": new.to_dict()})
 
     def _free(self) -> dict[Path, int]:
         taken = {record["disk"] for record in self._state.all().values()}
@@ -258,7 +257,7 @@ class DisksBackend:
             id=VolumeId(self._context.pool, self._state.uid, name),
             csi_name=record["csi_name"],
             size_bytes=record["size"],
-            facts=_read_facts(record),
+            facts=Facts.from_dict(record["facts"]),
             attributes=record["attributes"],
             created_at=record["created_at"],
         )
@@ -283,14 +282,6 @@ def _size_of(disk: Path) -> int:
             os.close(fd)
     except OSError as error:
         raise HostError(f"{disk}: {error.strerror}; check the pool's `devices`") from error
-
-
-def _write_facts(facts: Facts) -> dict[str, object]:
-    return {**asdict(facts), "format": facts.format.value}
-
-
-def _read_facts(record: Record) -> Facts:
-    return Facts(**{**record["facts"], "format": FormatState(record["facts"]["format"])})
 
 
 def _run(*argv: str) -> None:

@@ -87,7 +87,8 @@ class Objects(Generic[AnyRecord]):
     def overwrite(self, name: str, change: Callable[[int], tuple[int, bytes]]) -> None:
         """Change a part of an object's record; durable at once.
 
-        `change` is given the length of the record and gives the offset and the bytes, a sector at most.
+        `change` is given the length of the record and gives the offset and the bytes; a power cut may leave
+        any sectors of them.
         """
         path = self.shelf.record(name)
         with self._changing(name):

@@ -6,18 +6,38 @@ A snapshot's record never changes; of a volume's the facts do, and `places` has 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
 
 from katacsi.backends.api import Facts, Snapshot, Volume
 from katacsi.backends.loopfile import places
 from katacsi.backends.loopfile.settings import Allocation
-from katacsi.errors import CorruptRecord
+from katacsi.errors import CorruptRecord, Precondition
 from katacsi.model import Condition, ContentSource, MalformedId, SnapshotId, VolumeId
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def _facts_of(value: object) -> Facts:
+    if isinstance(value, dict):
+        return Facts.from_dict(value)
+    if isinstance(value, Facts):
+        return value
+    raise ValueError("no facts")
+
+
+#: Facts as JSON, in which those of a later version are kept.
+StoredFacts = Annotated[Facts, PlainValidator(_facts_of), PlainSerializer(Facts.to_dict)]
 
 
 class Record(BaseModel):
@@ -32,7 +52,7 @@ class Record(BaseModel):
     size_bytes: int = Field(ge=0)
     #: The id of what this began as a copy of, or of what a snapshot was cut from.
     source: str = ""
-    facts: Facts = Facts()
+    facts: StoredFacts = Facts()
     created_at: float
 
     @classmethod
@@ -77,16 +97,23 @@ class VolumeRecord(Record):
         )
 
     def encode(self) -> bytes:
-        """Give the record as it is written as a whole."""
+        """Give the record as it is written as a whole.
+
+        Raises:
+            Precondition: it has no room for its facts.
+        """
         line = self.model_dump_json(by_alias=True, exclude={"facts", "changes"}).encode()
-        return places.encode(places.Content(line, self.changes, _facts.dump_json(self.facts)))
+        return places.encode(places.Content(line, self.changes, self._stored_facts()))
 
     def change(self, length: int) -> tuple[int, bytes]:
         """Give the offset and the bytes that turn a former record, of that many bytes, into this one.
 
         The former may differ in its facts, and in `changes` by one.
+
+        Raises:
+            Precondition: it has no room for its facts.
         """
-        return places.overwriting(length, self.changes, _facts.dump_json(self.facts))
+        return places.overwriting(length, self.changes, self._stored_facts())
 
     def origin(self) -> ContentSource | None:
         """Give what it began as a copy of.
@@ -112,6 +139,15 @@ class VolumeRecord(Record):
             condition=condition,
             created_at=self.created_at,
         )
+
+    def _stored_facts(self) -> bytes:
+        text = _facts.dump_json(self.facts)
+        if len(text) > places.ROOM:
+            raise Precondition(
+                f"volume {self.name}: its facts have {len(text)} bytes, and its record has room for "
+                f"{places.ROOM}; nothing was stored"
+            )
+        return text
 
 
 class SnapshotRecord(Record):
@@ -139,7 +175,7 @@ class SnapshotRecord(Record):
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
-_facts = TypeAdapter(Facts)
+_facts: TypeAdapter[Facts] = TypeAdapter(StoredFacts)
 
 
 def parse(model: type[AnyRecord], data: bytes, path: Path) -> AnyRecord:

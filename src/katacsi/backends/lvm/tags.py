@@ -24,6 +24,15 @@ PREFIX: Final = "katacsi.io/"
 #: lvm(8): a tag's length.
 _MAX_TAG: Final = 1024
 
+#: The keys that this version reads; any other is a fact of a later one.
+_KEYS: Final = frozenset(
+    {
+        *("kind", "state", "driver", "pool", "name", "created", "source", "wipe", "layout"),
+        *(state.value for state in FormatState),
+        *("guest-written", "raw-written", "inherited-uuid", "pending-size", "growing"),
+    }
+)
+
 _PLAIN = re.compile(rb"[A-Za-z0-9_.\-/=:]")
 _ESCAPED = re.compile(rb"\+([0-9a-f]{2})")
 
@@ -152,9 +161,13 @@ def _facts(facts: Facts) -> list[tuple[str, str]]:
         pairs.append(("guest-written", "true"))
     if facts.inherited_uuid:
         pairs.append(("inherited-uuid", "true"))
+    if facts.raw_written:
+        pairs.append(("raw-written", "true"))
     if facts.pending_size:
         pairs.append(("pending-size", str(facts.pending_size)))
-    return pairs
+    if facts.growing:
+        pairs.append(("growing", str(facts.growing)))
+    return [*pairs, *facts.others]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -219,6 +232,13 @@ def _parse_facts(values: Mapping[str, str]) -> Facts:
         fs_type=fs_type,
         fs_uuid=fs_uuid,
         guest_written="guest-written" in values,
+        raw_written="raw-written" in values,
         inherited_uuid="inherited-uuid" in values,
         pending_size=int(values.get("pending-size", "0")),
+        growing=int(values.get("growing", "0")),
+        others=tuple(sorted((key, value) for key, value in values.items() if _is_a_later_fact(key))),
     )
+
+
+def _is_a_later_fact(key: str) -> bool:
+    return key not in _KEYS and not key.startswith(("parameter/", "attribute/"))
