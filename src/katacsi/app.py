@@ -91,9 +91,8 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
     """
     if settings.kube.enabled:
         raise SettingsError(
-            "kube.enabled: this version does not ask the Kubernetes API; set it to false and choose the "
-            "mode by the "
-            "StorageClass parameter katacsi.io/direct"
+            "kube.enabled: this version does not ask the Kubernetes API; set it to false and choose the mode "
+            "by the StorageClass parameter katacsi.io/direct"
         )
     writer = DirectVolumeWriter(
         settings.direct_volume_root,
@@ -130,8 +129,8 @@ def handover_of(settings: Settings) -> Handover:
         command.require(chosen.kata_runtime)
     except command.MissingTool as error:
         raise SettingsError(
-            f"direct_volume.kata_runtime: {error.message}, or give its path, or set direct_volume.handover "
-            "to `file`"
+            f"direct_volume.kata_runtime: {error.message}, or give its path, "
+            "or set direct_volume.handover to `file`"
         ) from error
     return KataRuntimeHandover(settings.direct_volume_root, chosen.kata_runtime, chosen.kata_config)
 
@@ -193,7 +192,6 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
                 changes,
                 driver_name=settings.driver_name,
                 version=katacsi.__version__,
-                ready=lambda: True,
                 role=role,
                 newer=settings.newer_capabilities,
             ),

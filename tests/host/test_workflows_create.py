@@ -131,7 +131,7 @@ async def test_topology_decides_where(volume):
     for choice in ((HERE,), (ELSEWHERE, HERE), (Topology({}),)):
         assert (await volume().create(requisite=choice)).topology == (HERE,)
     with pytest.raises(OutOfSpace, match="another node"):
-        await volume("pvc-2").create(requisite=(ELSEWHERE,), preferred=(HERE,))
+        await volume("pvc-2").create(requisite=(ELSEWHERE,))
     with pytest.raises(OutOfSpace):
         await volume("pvc-2").create(requisite=(Topology({"topology.kubernetes.io/zone": "a"}),))
 

@@ -156,5 +156,5 @@ async def serving(path: Path, **options: Any) -> AsyncIterator[Served]:
 
 
 def _services(workflows: ScriptedWorkflows, changes: Changes, options: dict[str, Any]) -> list[Any]:
-    defaults = {"driver_name": "local.katacsi.io", "version": "1.2.3", "ready": lambda: True}
+    defaults = {"driver_name": "local.katacsi.io", "version": "1.2.3"}
     return services(workflows, changes, **defaults | options)

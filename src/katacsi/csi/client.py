@@ -43,7 +43,6 @@ class Client:
     """
 
     def __init__(self, path: Path, *, timeout_s: float = 60) -> None:
-        self._path = path
         self._channel = Channel(path=str(path))
         self.identity: csi.IdentityStub = _Identity(self._channel, timeout=timeout_s)
         self.controller: csi.ControllerStub = _Controller(self._channel, timeout=timeout_s)
@@ -51,7 +50,7 @@ class Client:
         self.group_controller: csi.GroupControllerStub = _GroupController(self._channel, timeout=timeout_s)
 
     async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until the driver answers Probe with ready.
+        """Wait until the driver answers Probe, which it does when it is ready.
 
         Raises:
             RpcError: it did not, with what was wrong last.
@@ -59,18 +58,13 @@ class Client:
         end = time.monotonic() + timeout_s
         while True:
             try:
-                answer = await self.identity.probe(
-                    csi.ProbeRequest(), timeout=max(end - time.monotonic(), 0.05)
-                )
-            except RpcError as error:
-                last = error
+                await self.identity.probe(csi.ProbeRequest(), timeout=max(end - time.monotonic(), 0.05))
+            except RpcError:
+                if time.monotonic() >= end:
+                    raise
+                await asyncio.sleep(0.02)
             else:
-                if answer.ready is not False:  # unset counts as ready
-                    return
-                last = RpcError("UNAVAILABLE", f"{self._path}: the driver answers that it is not ready")
-            if time.monotonic() >= end:
-                raise last
-            await asyncio.sleep(0.02)
+                return
 
     async def __aenter__(self) -> Self:
         return self

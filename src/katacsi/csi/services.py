@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 
+from katacsi._gen.csi import v1 as csi
 from katacsi.backends.api import Scope
 from katacsi.csi.capabilities import Offer, Role
 from katacsi.csi.controller import Controller, NetworkController
-from katacsi.csi.group_controller import GroupController
 from katacsi.csi.identity import Identity
 from katacsi.csi.node import Node
-from katacsi.csi.snapshot_metadata import SnapshotMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,7 +57,6 @@ def services(
     *,
     driver_name: str,
     version: str,
-    ready: Callable[[], bool],
     role: Role = Role.ALL,
     network: NetworkWorkflows | None = None,
     newer: bool = False,
@@ -70,7 +68,6 @@ def services(
         changes: where what the workflows change runs to its end.
         driver_name: the CSI driver name.
         version: the driver's version.
-        ready: whether the pools are open; Probe asks it.
         role: which services this process serves besides Identity.
         network: what pools of scope NETWORK can do more; its presence makes the offer one of that scope.
         newer: also offer what CSI has had since 1.13.
@@ -86,10 +83,12 @@ def services(
         else Controller(workflows, changes, offer)
     )
     every: tuple[IServable, ...] = (
-        Identity(driver_name, version, offer, ready),
+        Identity(driver_name, version, offer),
         controller,
         Node(workflows, changes, offer),
-        GroupController(),
-        SnapshotMetadata(),
+        # Not offered: no backend cuts several volumes at once, and none tells which blocks changed. Each
+        # method of a generated class answers UNIMPLEMENTED.
+        csi.GroupControllerBase(),
+        csi.SnapshotMetadataBase(),
     )
     return [Offered(service, offer) for service in every]

@@ -35,7 +35,10 @@ class SourceRef:
 
 @dataclass(frozen=True, slots=True)
 class CreateVolume:
-    """CSI CreateVolumeRequest; an empty `requisite` means "no topology was given"."""
+    """CSI CreateVolumeRequest; an empty `requisite` means "no topology was given".
+
+    What is preferred of several topologies is not read: a volume is made here, or not at all.
+    """
 
     name: str
     size: SizeRange
@@ -43,7 +46,6 @@ class CreateVolume:
     parameters: Mapping[str, str] = field(default_factory=dict)
     source: SourceRef | None = None
     requisite: tuple[Topology, ...] = ()
-    preferred: tuple[Topology, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

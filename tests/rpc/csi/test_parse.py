@@ -215,7 +215,6 @@ READ = [
             {"katacsi.io/pool": "fast"},
             SourceRef(SourceKind.SNAPSHOT, "s"),
             (Topology({"k": "a"}), Topology({"k": "b"})),
-            (Topology({"k": "b"}),),
         ),
     ),
     (

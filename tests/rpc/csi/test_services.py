@@ -51,15 +51,6 @@ async def test_plugin_info_is_the_release(door):
     assert (info.name, info.vendor_version) == ("local.katacsi.io", "1.2.3")
 
 
-async def test_probe_tells_ready_from_not_ready():
-    """A driver whose pools are not open says `ready: false` outright; unset would count as ready."""
-    ready = False
-    async with open_door(ready=lambda: ready) as door:
-        assert (await door.identity.probe(csi.ProbeRequest())).ready is False
-        ready = True
-        assert (await door.identity.probe(csi.ProbeRequest())).ready is True
-
-
 async def test_created_volume_is_told_in_full(door):
     """The answer of CreateVolume has id, size, context, topology and the source it was made from."""
     door.workflows.answers["provisioning.create"] = view(SNAPSHOT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,6 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
+from katacsi.csi.client import Client, csi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +103,25 @@ def test_serve_listens_privately_and_ends_well_on_sigterm(config, tmp_path):
         mode = stat.S_IMODE(path.stat().st_mode)
         ended(process)
     assert (oct(mode), process.returncode) == ("0o600", 0)
+
+
+def test_a_pool_that_is_away_leaves_the_driver_ready(config, tmp_path):
+    """Probe says ready at once, or the kubelet would restart the driver of the pools that are there."""
+    (tmp_path / "pool").rmdir()
+    path = tmp_path / "csi.sock"
+
+    async def probe() -> tuple[bool, float]:
+        async with Client(path) as client:
+            before = time.monotonic()
+            answer = await client.identity.probe(csi.ProbeRequest())
+            return answer.ready, time.monotonic() - before
+
+    with serving(config, path) as process:
+        ready, seconds = asyncio.run(probe())
+        said = ended(process)
+    assert ready is True
+    assert seconds < 1
+    assert "pool cannot be used" in said
 
 
 def test_serve_replaces_a_stale_socket(config, tmp_path):

@@ -35,7 +35,6 @@ def create_volume(message: csi.CreateVolumeRequest) -> CreateVolume:
         fields.stored_mapping("parameters", message.parameters),
         values.source("volume_content_source", message.volume_content_source),
         values.topologies("accessibility_requirements.requisite", requirement.requisite),
-        values.topologies("accessibility_requirements.preferred", requirement.preferred),
     )
 
 
