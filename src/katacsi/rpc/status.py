@@ -65,9 +65,17 @@ def words_of(error: Exception, call: Call) -> str:
     return f"internal error in {name}; katacsi's log has more under request {call.id}"
 
 
-def facts_of(error: Exception, call: Call) -> dict[str, str]:
-    """Give what the log line of an error says besides: of one that nobody foresaw the traceback."""
-    if isinstance(error, KatacsiError | GRPCError | TimeoutError):
+def facts_of(error: Exception, call: Call) -> dict[str, object]:
+    """Give what the log line of an error says besides.
+
+    Whether the unchanged call may succeed later; where it may not, a person or another call has to do
+    something first. Of an error that nobody foresaw, the traceback.
+    """
+    if isinstance(error, KatacsiError):
+        return {"retry_helps": error.retry_helps}
+    if isinstance(error, TimeoutError):
+        return {"retry_helps": True}
+    if isinstance(error, GRPCError):
         return {}
     # As text, made here: a renderer of tracebacks might print local variables, and secrets with them.
     return {"traceback": call.scrubbed("".join(traceback.format_exception(error)))}

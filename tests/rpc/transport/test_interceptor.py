@@ -117,20 +117,23 @@ async def test_one_line_for_each_outcome(door, log_stream):
 
 
 @pytest.mark.parametrize(
-    ("error", "level"),
+    ("error", "level", "retry_helps"),
     [
-        (errors.NotFound("x"), "warning"),
-        (errors.OperationPending("x"), "info"),
-        (errors.HostError("x"), "error"),
+        (errors.NotFound("x"), "warning", False),
+        (errors.OperationPending("x"), "info", True),
+        (errors.HostError("x"), "error", True),
+        (errors.CorruptRecord("x"), "error", False),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-async def test_level_tells_whether_somebody_has_to_look(door, log_stream, error, level):
-    """A call that comes again is info, a refusal a warning, a failure of the host an error."""
+async def test_line_tells_whether_somebody_has_to_look(door, log_stream, error, level, retry_helps):
+    """A call that comes again is info, a refusal a warning, a failure of the host an error; and the line
+    says whether the same call may succeed by itself.
+    """
     await failure(door, error)
     (line,) = lines(log_stream, "answered")
     assert line["level"] == level
-    assert line["error"] == error.message
+    assert (line["error"], line["retry_helps"]) == (error.message, retry_helps)
     assert "traceback" not in line
 
 
