@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
+from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
+from katacsi.directvolume.record import DirectVolumeRecord
+from katacsi.directvolume.writer import DirectVolumeWriter
+from katacsi.model import MIB
 from support import pools
 
 KATACSI = [sys.executable, "-m", "katacsi", "doctor", "--output", "json"]
@@ -133,3 +140,59 @@ def test_an_absolute_link_of_the_node(scratch):
     Path(host / "etc/kata-containers/configuration.toml").symlink_to("/opt/kata.toml")
     found = doctor("--host-root", host)
     assert found["kata-block-device-use", "/opt/kata.toml"]["verdict"] == "warning"
+
+
+@contextlib.contextmanager
+def process(*argv, holding=()):
+    """Let a process run under another name, with devices open."""
+    opened = [os.open(path, os.O_RDWR) for path in holding]
+    program, *arguments = argv
+    # A shell that waits for its input; what follows its command it leaves alone.
+    words = [program, "-c", "read line", *arguments]
+    running = subprocess.Popen(words, executable="/bin/sh", stdin=subprocess.PIPE, pass_fds=opened)
+    for descriptor in opened:
+        os.close(descriptor)
+    try:
+        yield running.pid
+    finally:
+        running.communicate(b"\n")
+
+
+@pytest.fixture
+async def attached(scratch):
+    """A volume of a pool, with its device."""
+    folder = scratch / "pool"
+    folder.mkdir()
+    backend = LoopfileBackend(
+        LoopfileSettings(directory=folder), PoolContext("default", "csi.katacsi.io", "node", read_only=False)
+    )
+    await backend.start()
+    volume = await backend.create(CreateRequest("pvc-1", SizeRange(16 * MIB)))
+    device = await backend.attach(volume.id, {}, {})
+    yield str(volume.id), str(device.path)
+    await backend.detach(volume.id)
+    await backend.delete(volume.id)
+    await backend.close()
+
+
+async def test_a_guest_that_has_outlived_its_shim(scratch, configured, attached):
+    """The hypervisor that holds a volume for nobody is found, by the pool and by a record, until it ends."""
+    volume, device = attached
+    sandbox = secrets.token_hex(32)
+    config = configured(directory=str(scratch / "pool"))
+    qemu = ("/opt/kata/bin/qemu-system-x86_64", "-name", f"sandbox-{sandbox},debug-threads=on")
+    shim = ("/opt/kata/bin/containerd-shim-kata-v2", "-id", sandbox)
+    with process(*qemu, holding=[device]) as pid:
+        subject = f"qemu-system-x86_64 (process {pid})"
+        found = doctor("--config", config)["records-guests", subject]
+        assert found["verdict"] == "failure"
+        for named in (sandbox, device, f"volume {volume}"):
+            assert named in found["fact"]
+        assert f"kill {pid}" in found["remedy"]
+        writer = DirectVolumeWriter(scratch / "memory" / "records")
+        await writer.add("/var/lib/kubelet/pods/p/target", DirectVolumeRecord(device, "ext4"))
+        found = doctor("--config", config)["records-guests", subject]
+        assert "record of /var/lib/kubelet/pods/p/target" in found["fact"]
+        with process(*shim):
+            assert ("records-guests", subject) not in doctor("--config", config)
+    assert ("records-guests", subject) not in doctor("--config", config)

@@ -9,6 +9,7 @@ from katacsi.doctor import backends
 from katacsi.doctor.backends import BACKENDS
 from katacsi.doctor.driver import DRIVER
 from katacsi.doctor.hostfiles import HostFiles
+from katacsi.doctor.hypervisors import HYPERVISORS
 from katacsi.doctor.kata import KATA
 from katacsi.doctor.kata_disks import DISKS
 from katacsi.doctor.kata_keys import KEYS
@@ -16,6 +17,7 @@ from katacsi.doctor.kernel import KERNEL
 from katacsi.doctor.kubelet import KUBELET
 from katacsi.doctor.node import ROOT, collect
 from katacsi.doctor.pools import POOLS
+from katacsi.doctor.programs import PROGRAMS
 from katacsi.doctor.record_root import RECORD_ROOT
 from katacsi.doctor.records import RECORDS
 from katacsi.doctor.runtimes import HANDLERS
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
 #: In the order in which they are shown; checks of one group stand together.
 _PARTS: Final = (
-    *(HANDLERS, KATA, SHIMS, KEYS, DISKS),
-    *(RECORD_ROOT, RECORDS),
+    *(HANDLERS, PROGRAMS, KATA, SHIMS, KEYS, DISKS),
+    *(RECORD_ROOT, RECORDS, HYPERVISORS),
     *(DRIVER, KERNEL, KUBELET),
     *(POOLS, BACKENDS),
 )

@@ -32,6 +32,7 @@ class Handler:
     Attributes:
         name: as a RuntimeClass names it.
         source: the file that defines it.
+        engine: the program that starts its pods, `containerd` or `crio`.
         type: containerd's runtime type, such as `io.containerd.kata-qemu.v2`, or CRI-O's `vm`.
         shim: the shim's path, when it is given.
         configuration: Kata's configuration, when it is given.
@@ -41,6 +42,7 @@ class Handler:
 
     name: str
     source: str
+    engine: str = "containerd"
     type: str = ""
     shim: str = ""
     configuration: str = ""
@@ -49,9 +51,14 @@ class Handler:
 
     @property
     def program(self) -> str:
-        """The shim's file name; containerd makes it of the type: io.containerd.NAME.VERSION."""
+        """The shim's file name; containerd makes it of the type: io.containerd.NAME.VERSION.
+
+        CRI-O takes the handler's own name where no path is given.
+        """
         if self.shim:
             return PurePosixPath(self.shim).name
+        if self.engine == "crio":
+            return self.name
         parts = self.type.split(".")
         return f"containerd-shim-{parts[-2]}-{parts[-1]}" if len(parts) >= 2 else ""
 
@@ -73,8 +80,9 @@ def of_containerd(trees: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Handle
                 handler = Handler(
                     name,
                     file,
+                    "containerd",
                     _text(said, "runtime_type"),
-                    _text(said, "runtime_path") or _text(given, "BinaryName"),
+                    _text(said, "runtime_path") or _text(given, "BinaryName") or _path(said, "runtime_type"),
                     _text(given, "ConfigPath"),
                     without_host_devices=_flag(said, "privileged_without_host_devices"),
                 )
@@ -88,6 +96,7 @@ def of_crio(trees: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Handler]:
         name: Handler(
             name,
             file,
+            "crio",
             _text(said, "runtime_type"),
             _text(said, "runtime_path"),
             _text(said, "runtime_config_path"),
@@ -143,6 +152,12 @@ def _is_kata(handler: Handler) -> bool:
 def _text(table: Mapping[str, Any], key: str) -> str:
     value = table.get(key)
     return value if isinstance(value, str) else ""
+
+
+def _path(table: Mapping[str, Any], key: str) -> str:
+    """Give a value that is a path, as a type may be for containerd; empty: it is none."""
+    value = _text(table, key)
+    return value if value.startswith("/") else ""
 
 
 def _flag(table: Mapping[str, Any], key: str) -> bool | None:

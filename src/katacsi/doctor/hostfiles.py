@@ -78,19 +78,25 @@ class HostFiles:
 
     def text(self, path: PurePosixPath | str) -> str | Unread | None:
         """Read a text file; `None`: it is proven absent."""
+        data = self.data(path)
+        try:
+            return data.decode() if isinstance(data, bytes) else data
+        except UnicodeDecodeError:
+            return Unread(f"{path}: is not UTF-8")
+
+    def data(self, path: PurePosixPath | str) -> bytes | Unread | None:
+        """Read a file; `None`: it is proven absent."""
         try:
             file = self.here(self.resolved(path))
             # A pipe or a device would keep us waiting.
             if not stat.S_ISREG(file.stat().st_mode):
                 return Unread(f"{path}: is no plain file")
             data = _contents(file)
-            return data.decode() if len(data) <= _MAX_BYTES else Unread(f"{path}: is too large")
         except _ABSENT:
             return None
         except OSError as error:
             return Unread(f"{path}: {error.strerror}")
-        except UnicodeDecodeError:
-            return Unread(f"{path}: is not UTF-8")
+        return data if len(data) <= _MAX_BYTES else Unread(f"{path}: is too large")
 
     def names(self, folder: PurePosixPath | str) -> list[str] | Unread:
         """List a folder, sorted; one that is absent is empty."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from katacsi.doctor import kataconfig, runtimes, shims
+from katacsi.doctor import kataconfig, known_keys, programs, runtimes, shims
 from katacsi.doctor.kataconfig import Flavour, KataConfiguration, failed
-from katacsi.findings import Checks, Harm, Unread, note, ok, unknown
+from katacsi.findings import Checks, Harm, Unread, note, ok, unknown, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from katacsi.doctor.handlers import Handler
     from katacsi.doctor.hostfiles import HostFiles
     from katacsi.doctor.node import Judge, Node
+    from katacsi.doctor.processes import Processes
+    from katacsi.doctor.programs import Started
     from katacsi.findings import Result
 
 KATA: Final[Checks[Judge]] = Checks("Kata")
@@ -49,6 +51,7 @@ class Kata:
         configurations: those that handlers use, or that were asked for; without any the default ones.
         unused: the files of others, which no pod meets.
         handlers: the runtime handlers that lead to Kata.
+        started: the program that is started for each of them.
         container_runtimes: the configurations of container runtimes that were read.
         problems: what could not be read of these, each with its reason.
     """
@@ -56,11 +59,12 @@ class Kata:
     configurations: tuple[KataConfiguration, ...] = ()
     unused: tuple[str, ...] = ()
     handlers: tuple[Handler, ...] = ()
+    started: tuple[Started, ...] = ()
     container_runtimes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
 
-async def find(files: HostFiles, asked: Sequence[str]) -> Kata:
+async def find(files: HostFiles, asked: Sequence[str], processes: Processes) -> Kata:
     """Find everything; `asked` are configurations that a person named."""
     found, read, problems = runtimes.handlers(files)
     installed = tuple(_folders(files, problems))
@@ -83,6 +87,7 @@ async def find(files: HostFiles, asked: Sequence[str]) -> Kata:
             path for path in dict.fromkeys(files.followed(link) for link in there) if path not in chosen
         ),
         handlers=tuple(found),
+        started=programs.find(files, found, processes),
         container_runtimes=tuple(read),
         problems=tuple(problems),
     )
@@ -161,7 +166,9 @@ def _without_links(files: HostFiles, one: KataConfiguration, drop_ins: Sequence[
     "kata-configuration",
     "each configuration and its drop-ins (`config.d`)",
     Harm.PODS,
-    "A file that Kata cannot read fails every pod of its handlers.",
+    "A file that Kata cannot read fails every pod of its handlers. So does a key that it does not know, "
+    "where it refuses such: the Go runtime in [agent.…] and [hypervisor.…] of a drop-in, runtime-rs in "
+    "[agent.…] of any file. The two runtimes know different keys.",
 )
 def configuration(node: Node) -> Iterator[Result]:
     """Say of each configuration whether it can be used, and what it is."""
@@ -172,6 +179,8 @@ def configuration(node: Node) -> Iterator[Result]:
             yield failed(one, one.problem, "correct the file; Kata reads all of config.d")
         elif one.flavour is None or not one.hypervisor:
             yield failed(one, f"{one.path}: has no section [hypervisor.…]", "install Kata's own file again")
+        elif unknown_keys := known_keys.refused(one):
+            yield from (_unknown_key(one, key) for key in unknown_keys)
         else:
             yield ok(one.name, f"{one.path}: {one.kind}")
     if node.kata.unused:
@@ -180,3 +189,15 @@ def configuration(node: Node) -> Iterator[Result]:
             f"{len(node.kata.unused)} that no handler uses were not judged, such as {node.kata.unused[0]}",
             "to judge one, name it by --kata-config",
         )
+
+
+def _unknown_key(one: KataConfiguration, key: known_keys.Refused) -> Result:
+    version = ".".join(map(str, known_keys.VERSION))
+    runtime = one.flavour.value if one.flavour else "Kata"
+    fact = (
+        f"{key.file}: [{key.section}] {key.key}: {runtime} {version} does not know this key, and refuses it"
+    )
+    remedy = "remove it" + (f"; did you mean {key.meant}?" if key.meant else "")
+    if key.certain:
+        return failed(one, fact, remedy)
+    return warning(one.name, fact, f"{remedy}, unless Kata {one.version or '(of no known version)'} knows it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from katacsi.directvolume.names import MAX_TARGET_BYTES
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from katacsi.doctor.hostfiles import HostFiles
     from katacsi.doctor.node import Judge, Node
+    from katacsi.doctor.processes import Processes
     from katacsi.findings import Place, Result
 
 KUBELET: Final[Checks[Judge]] = Checks("Node")
@@ -39,28 +39,15 @@ class Kubelet:
     place: Place | Unread = NOT_LOOKED
 
 
-def find(files: HostFiles, *, contained: bool) -> Kubelet:
+def find(files: HostFiles, processes: Processes, *, contained: bool) -> Kubelet:
     """Find the kubelet's root folder: as it was started, else where there is one."""
-    root, found_by = _of_process(files) or _of_folders(files) or (_KUBELET_ROOTS[0], "by default")
+    root, found_by = _of_process(processes) or _of_folders(files) or (_KUBELET_ROOTS[0], "by default")
     return Kubelet(root, found_by, hostfiles.place(root, files, contained=contained))
 
 
-def _of_process(files: HostFiles) -> tuple[str, str] | None:
-    names = files.names("/proc")
-    numbers = [] if isinstance(names, Unread) else [name for name in names if name.isdigit()]
-    for number in numbers:
-        text = files.text(f"/proc/{number}/cmdline")
-        if not isinstance(text, str):
-            continue
-        words = text.split("\0")
-        if PurePosixPath(words[0]).name != "kubelet":
-            continue
-        for word, following in zip(words, [*words[1:], ""], strict=True):
-            if word == "--root-dir" and following:
-                return following, "its --root-dir"
-            if word.startswith("--root-dir="):
-                return word.partition("=")[2], "its --root-dir"
-    return None
+def _of_process(processes: Processes) -> tuple[str, str] | None:
+    roots = [process.option("--root-dir") for process in processes.named("kubelet")]
+    return next(((root, "its --root-dir") for root in roots if root), None)
 
 
 def _of_folders(files: HostFiles) -> tuple[str, str] | None:

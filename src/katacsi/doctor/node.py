@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katacsi.doctor import backends, driver, kata, kernel, kubelet, pools, records
+from katacsi.doctor import backends, driver, hypervisors, kata, kernel, kubelet, pools, processes, records
 from katacsi.doctor.hostfiles import HostFiles
+from katacsi.doctor.hypervisors import Hypervisors
 from katacsi.doctor.kata import Kata
 from katacsi.doctor.kernel import Kernel
 from katacsi.doctor.kubelet import Kubelet
@@ -41,6 +42,7 @@ class Node:
         contained: the node's files lie below another folder, so katacsi runs in a container of its own.
         kata: what there is of Kata.
         records: the root of the records.
+        hypervisors: those that run.
         kubelet: the kubelet's folder.
         kernel: what the kernel can do.
         user: the user's number of this process.
@@ -55,6 +57,7 @@ class Node:
     contained: bool = False
     kata: Kata = field(default_factory=Kata)
     records: Records = field(default_factory=Records)
+    hypervisors: Hypervisors = field(default_factory=Hypervisors)
     kubelet: Kubelet = field(default_factory=Kubelet)
     kernel: Kernel = field(default_factory=Kernel)
     user: int = 0
@@ -81,17 +84,20 @@ async def collect(
         SettingsError: the configuration's pools make no sense.
     """
     contained = files.root != ROOT
+    running = processes.find(files)
+    guests = hypervisors.find(files, running)
     return Node(
         contained=contained,
-        kata=await kata.find(files, kata_configurations),
+        kata=await kata.find(files, kata_configurations, running),
         records=await records.find(settings, files, contained=contained),
-        kubelet=kubelet.find(files, contained=contained),
+        hypervisors=guests,
+        kubelet=kubelet.find(files, running, contained=contained),
         kernel=kernel.find(files),
         user=driver.user(),
         capabilities=driver.capabilities(),
         tools=driver.installed_tools(),
         guest_paths=driver.guest_paths(files),
         settings=settings,
-        pools=await pools.find(settings) if settings else (),
+        pools=await pools.find(settings, with_devices=bool(guests.alone)) if settings else (),
         backends=backends.find(),
     )

@@ -19,6 +19,7 @@ from katacsi.model import MIB, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from katacsi.backends.api import Backend
     from katacsi.doctor.node import Judge, Node
     from katacsi.findings import Result
     from katacsi.settings import Settings
@@ -37,6 +38,7 @@ class PoolFacts:
         problem: why its backend cannot use it; empty: it can.
         unready: it was never used, so that there is nothing to open.
         available_bytes: room for new volumes; `None`: not known.
+        attached: its volumes that have a device on this node, with the device's number; only if asked for.
     """
 
     name: str
@@ -44,6 +46,7 @@ class PoolFacts:
     problem: str | Unread = ""
     unready: bool = False
     available_bytes: int | None = None
+    attached: tuple[tuple[str, int], ...] = ()
 
     @property
     def subject(self) -> str:
@@ -51,22 +54,24 @@ class PoolFacts:
         return f"pool {self.name} ({self.backend})"
 
 
-async def find(loaded: Settings) -> tuple[PoolFacts, ...]:
-    """Look at each pool.
+async def find(loaded: Settings, *, with_devices: bool) -> tuple[PoolFacts, ...]:
+    """Look at each pool, and at the devices of its volumes where that is worth the time.
 
     Raises:
         SettingsError: the configuration is wrong.
     """
     pools = app.pools_of(loaded, platform.node() or "localhost", read_only=True)
     try:
-        return tuple([await _facts(pool) for pool in pools])
+        return tuple([await _facts(pool, with_devices=with_devices) for pool in pools])
     finally:
         await pools.close()
 
 
-async def _facts(pool: Pool) -> PoolFacts:
+async def _facts(pool: Pool, *, with_devices: bool) -> PoolFacts:
     try:
-        available = (await (await pool.open()).capacity({})).available_bytes
+        backend = await pool.open()
+        available = (await backend.capacity({})).available_bytes
+        attached = await _attached(backend) if with_devices else ()
     except PoolNotSetUp:
         return PoolFacts(pool.name, pool.backend_name, unready=True)
     except KatacsiError as error:
@@ -75,7 +80,20 @@ async def _facts(pool: Pool) -> PoolFacts:
         return PoolFacts(pool.name, pool.backend_name, problem)
     except OSError as error:
         return PoolFacts(pool.name, pool.backend_name, f"pool {pool.name!r}: {error}")
-    return PoolFacts(pool.name, pool.backend_name, available_bytes=available)
+    return PoolFacts(pool.name, pool.backend_name, available_bytes=available, attached=attached)
+
+
+async def _attached(backend: Backend) -> tuple[tuple[str, int], ...]:
+    found = []
+    try:
+        for volume in (await backend.list("", 0)).items:
+            device = await backend.attached(volume.id)
+            if device is not None:
+                found.append((str(volume.id), device.path.stat().st_rdev))
+    except (KatacsiError, OSError):
+        # They only tell whose a device is that somebody holds; that it is held is said in any case.
+        return tuple(found)
+    return tuple(found)
 
 
 # -- checks --------------------------------------------------------------------------------------------

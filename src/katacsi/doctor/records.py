@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -36,12 +37,14 @@ class Recorded:
         ours: whether this driver published it, by its facts of this boot; `None`: no configuration was given.
         target_there: whether the path that it is for exists; `None`: nobody could look.
         device_there: likewise of the device that it names.
+        device_number: that of its device, where it is one.
     """
 
     entry: Entry
     ours: bool | None = None
     target_there: bool | None = True
     device_there: bool | None = True
+    device_number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,18 @@ def _recorded(entry: Entry, settings: Settings | None, files: HostFiles) -> Reco
         ours=_is_ours(entry.target, settings),
         target_there=_is_there(entry.target, files),
         device_there=_is_there(entry.record.device, files) if entry.record else None,
+        device_number=_number(entry.record.device, files) if entry.record else 0,
     )
 
 
 def _is_there(path: str, files: HostFiles) -> bool | None:
     status = files.status(path)
     return None if isinstance(status, Unread) else status is not None
+
+
+def _number(path: str, files: HostFiles) -> int:
+    status = files.status(path)
+    return status.st_rdev if isinstance(status, os.stat_result) else 0
 
 
 def _is_ours(target: str, settings: Settings | None) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from katacsi.doctor import kata
+from katacsi.doctor import kata, processes
 from katacsi.doctor.hostfiles import HostFiles
 from katacsi.doctor.kataconfig import Flavour
 from support import kata_trees as trees
@@ -15,7 +15,7 @@ def found(tmp_path):
     """Find Kata below the folder."""
 
     async def find(*asked):
-        return await kata.find(HostFiles(tmp_path), asked)
+        return await kata.find(HostFiles(tmp_path), asked, processes.find(HostFiles(tmp_path)))
 
     return find
 

@@ -192,6 +192,58 @@ def test_a_drop_in_that_is_torn_fails_the_configuration():
     assert "/d/10-a.toml" in result.fact
 
 
+DROP_IN = "/d/60-own.toml"
+
+
+@pytest.mark.parametrize(
+    ("main", "drop_in", "refused"),
+    [
+        # As real shims of 4.1.0 answered: the key is the other runtime's, or nobody's.
+        (RUST, "[agent.kata]\ndial_timeout = 60", f"{DROP_IN}: [agent.kata] dial_timeout"),
+        (GO, "[agent.kata]\nno_such_key = 1", f"{DROP_IN}: [agent.kata] no_such_key"),
+        (GO, GO + "no_such_key = 1", f"{DROP_IN}: [hypervisor.qemu] no_such_key"),
+        (GO, GO + "Rootless = true", f"{DROP_IN}: [hypervisor.qemu] Rootless"),
+        (RUST + "[agent.kata]\ndial_timeout = 60", "", f"{FILE}: [agent.kata] dial_timeout"),
+        (RUST + "[agent.kata.mem_agent]\nno = 1", "", f"{FILE}: [agent.kata.mem_agent] no"),
+        (
+            RUST + '[[runtime.shared_mounts]]\nname = "a"\nsource = "b"',
+            "",
+            f"{FILE}: [runtime.shared_mounts] source",
+        ),
+        (GO, "[agent.kata]\ndial_timeout = 60", ""),
+        (RUST, "[agent.kata]\ndial_timeout_ms = 60\n[agent.kata.mem_agent]\nenable = true", ""),
+        # Read from the sources: the Go runtime looks for what is left over in drop-ins only, and in these
+        # sections; runtime-rs passes over what it does not know of a hypervisor.
+        (GO + "no_such_key = 1", "", ""),
+        (GO, "[runtime]\nno_such_key = 1", ""),
+        (RUST, GO + "no_such_key = 1", ""),
+    ],
+)
+def test_a_key_that_the_runtime_refuses(main, drop_in, refused):
+    """No pod of the handler starts with it; file and key are named. Elsewhere such a key is ignored."""
+    result = judged("kata-configuration", main, drop_ins=[(DROP_IN, drop_in)] if drop_in else ())
+    assert result.verdict is (FAILURE if refused else OK)
+    if refused:
+        assert result.fact.startswith(f"{refused}: ")
+        assert result.remedy.startswith("remove it")
+
+
+def test_a_key_of_the_other_runtime_names_its_own():
+    """The two runtimes name one thing differently."""
+    assert "dial_timeout_ms" in judged("kata-configuration", RUST + "[agent.kata]\ndial_timeout = 9").remedy
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("3.28.0", OK), ("3.29.0", WARNING), ("4.1.1", FAILURE), ("4.2.0", WARNING)]
+)
+def test_keys_are_those_of_one_version(version, expected):
+    """Another version may know more or fewer; runtime-rs took any before 3.29."""
+    text = RUST + "[agent.kata]\nno_such_key = 1"
+    assert judged("kata-configuration", text, version=version).verdict is expected
+    unknown_version = judged("kata-configuration", text, version="")
+    assert unknown_version.verdict is WARNING
+
+
 def test_a_file_that_may_not_be_read_is_unknown():
     """A permission of ours says nothing of Kata."""
     check = next(check for check in examine.CHECKS if check.id == "kata-configuration")
