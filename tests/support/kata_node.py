@@ -10,7 +10,7 @@ import signal
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from katacsi.backends.loopfile import places
+from katacsi.backends.loopfile import factfile
 from katacsi.csi.client import Client, csi
 from katacsi.directvolume.names import entry_name
 from katacsi.testing import leaks
@@ -137,7 +137,7 @@ class Volume(Life):
     @property
     def facts(self) -> dict[str, Any]:
         """What is stored with it: its format, and whether a guest wrote it."""
-        record = places.decode((self.disk.parent / "volume.json").read_bytes())
+        record = factfile.decode((self.disk.parent / "volume.json").read_bytes())
         stored: dict[str, Any] = json.loads(record.facts)
         return stored
 

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from katacsi.backends.loopfile import places
+from katacsi.backends.loopfile import factfile
 from katacsi.host import superblock
 from katacsi.testing import leaks
 
@@ -141,7 +141,7 @@ def _record(path: Path) -> str:
 
 def _volume(path: Path) -> dict[str, Any]:
     """Read a volume's record; how often its facts were changed does not matter."""
-    content = places.decode(path.read_bytes())
+    content = factfile.decode(path.read_bytes())
     return {**json.loads(content.line), "facts": json.loads(content.facts)}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from katacsi.backends import refusals
+from katacsi.backends.common import refusals
 from katacsi.errors import InvalidRequest, OutOfSpace, PoolUnavailable, Precondition, SizeOutOfRange
 from katacsi.model import SizeRange, SnapshotId, VolumeId
 

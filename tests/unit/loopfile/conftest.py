@@ -2,8 +2,8 @@
 
 import pytest
 
-from katacsi.backends import poollock
 from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
+from katacsi.backends.common import poollock
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
 from katacsi.model import MIB
 

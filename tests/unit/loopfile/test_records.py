@@ -5,8 +5,8 @@ import json
 import pytest
 
 from katacsi.backends.api import ContentSource, Facts, FormatState
-from katacsi.backends.loopfile import places, remembered
-from katacsi.backends.loopfile.places import Content
+from katacsi.backends.loopfile import factfile, remembered
+from katacsi.backends.loopfile.factfile import Content
 from katacsi.errors import CorruptRecord
 from katacsi.model import MIB
 
@@ -15,11 +15,11 @@ FACTS = Facts(FormatState.FORMATTED, "ext4", "6b1f2a52-0e5c-4c8e-9a53-0000000000
 
 def edit(path, change):
     """Change a record as somebody would who knows its form."""
-    content = places.decode(path.read_bytes())
+    content = factfile.decode(path.read_bytes())
     record = {**json.loads(content.line), "facts": json.loads(content.facts)}
     change(record)
     facts = json.dumps(record.pop("facts")).encode()
-    path.write_bytes(places.encode(Content(json.dumps(record).encode(), content.number, facts)))
+    path.write_bytes(factfile.encode(Content(json.dumps(record).encode(), content.number, facts)))
 
 
 DAMAGE = {
@@ -91,7 +91,7 @@ async def test_a_growth_that_a_crash_cut_short_is_finished(opened, folder, reque
         file.truncate(4 * MIB)
     assert (await backend.get(volume.id)).size_bytes == 4 * MIB
     assert await backend.expand(volume.id, 3 * MIB) == 4 * MIB
-    content = places.decode((folder / "volumes" / "a" / "volume.json").read_bytes())
+    content = factfile.decode((folder / "volumes" / "a" / "volume.json").read_bytes())
     assert json.loads(content.line)["size_bytes"] == 4 * MIB
 
 

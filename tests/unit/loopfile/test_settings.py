@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from katacsi.backends.loopfile import LoopfileSettings
-from katacsi.backends.loopfile.settings import Allocation, Copies
+from katacsi.backends.loopfile.settings import Allocation, CopyMode
 from katacsi.backends.loopfile.sizes import fitting_size
 from katacsi.errors import InvalidRequest, SizeOutOfRange
 from katacsi.model import MIB, SizeRange
@@ -17,7 +17,7 @@ def test_a_folder_is_all_that_has_to_be_said():
     settings = LoopfileSettings(directory="/pool")
     assert settings.directory == Path("/pool")
     assert settings.allocation is Allocation.SPARSE
-    assert settings.copies is Copies.AUTO
+    assert settings.copies is CopyMode.AUTO
     assert settings.overprovision_ratio == 1
     assert settings.quota is None
 

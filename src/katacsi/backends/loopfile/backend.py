@@ -7,17 +7,17 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
 from katacsi.backends.api import Capacity, Features, Scope
+from katacsi.backends.loopfile.accounting import Accounting
 from katacsi.backends.loopfile.checks import CHECKS
 from katacsi.backends.loopfile.copies import Copier
-from katacsi.backends.loopfile.devices import Devices
-from katacsi.backends.loopfile.ledger import Ledger
-from katacsi.backends.loopfile.objects import Objects
-from katacsi.backends.loopfile.pool import Pool
+from katacsi.backends.loopfile.devices import LoopfileDevices
+from katacsi.backends.loopfile.objects import LoopfileObjects
+from katacsi.backends.loopfile.pool import LoopfilePool
 from katacsi.backends.loopfile.records import SnapshotRecord, VolumeRecord
 from katacsi.backends.loopfile.settings import PARAMETERS, LoopfileSettings
-from katacsi.backends.loopfile.snapshots import Snapshots
+from katacsi.backends.loopfile.snapshots import LoopfileSnapshots
 from katacsi.backends.loopfile.sweep import sweep
-from katacsi.backends.loopfile.volumes import Volumes
+from katacsi.backends.loopfile.volumes import LoopfileVolumes
 from katacsi.errors import Unsupported
 from katacsi.host import directories, files
 from katacsi.host.offloop import off_loop
@@ -57,15 +57,15 @@ class LoopfileBackend:
         assert isinstance(settings, LoopfileSettings)
         self._settings = settings
         self._read_only = context.read_only
-        self._pool = Pool(settings, context)
-        self._ledger = Ledger(context.pool, settings)
+        self._pool = LoopfilePool(settings, context)
+        self._accounting = Accounting(context.pool, settings)
         self._copier = Copier(settings.copies)
-        volumes = Objects(self._pool, self._pool.volumes, VolumeRecord, self._ledger)
-        snapshots = Objects(self._pool, self._pool.snapshots, SnapshotRecord, self._ledger)
+        volumes = LoopfileObjects(self._pool, self._pool.volumes, VolumeRecord, self._accounting)
+        snapshots = LoopfileObjects(self._pool, self._pool.snapshots, SnapshotRecord, self._accounting)
         self._volume_objects, self._snapshot_objects = volumes, snapshots
-        self._snapshots = Snapshots(self._pool, snapshots, volumes, self._copier)
-        self._volumes = Volumes(settings, self._pool, volumes, self._snapshots, self._copier)
-        self._devices = Devices(settings, self._pool, self._volumes)
+        self._snapshots = LoopfileSnapshots(self._pool, snapshots, volumes, self._copier)
+        self._volumes = LoopfileVolumes(settings, self._pool, volumes, self._snapshots, self._copier)
+        self._devices = LoopfileDevices(settings, self._pool, self._volumes)
         self._full_copies = asyncio.Semaphore(_FULL_COPIES_AT_ONCE)
 
     @classmethod
@@ -165,8 +165,8 @@ class LoopfileBackend:
         if self._read_only:
             return
         try:
-            for shelf in (self._pool.volumes, self._pool.snapshots):
-                sweep(shelf)
+            for folder in (self._pool.volumes, self._pool.snapshots):
+                sweep(folder)
             files.remove_stale_temporaries(self._pool.directory, older_than_s=0)
             self._devices.clear_probe()
             self._copier.probe(self._pool.directory)
@@ -176,8 +176,8 @@ class LoopfileBackend:
             raise
 
     def _count(self) -> None:
-        shelves = (self._pool.volumes, self._pool.snapshots)
-        self._ledger.count(shelves, directories.room(self._pool.directory))
+        folders = (self._pool.volumes, self._pool.snapshots)
+        self._accounting.count(folders, directories.room(self._pool.directory))
 
     def _delete(self, name: str) -> None:
         # Read first: what has a damaged record keeps its device too.
@@ -190,7 +190,7 @@ class LoopfileBackend:
         if self._read_only:
             self._count()  # somebody else makes and removes volumes meanwhile
         room = directories.room(self._pool.directory)
-        available = self._ledger.available(allocation, room)
+        available = self._accounting.available(allocation, room)
         return Capacity(available, available, self._settings.minimum_volume_size)
 
     async def _look(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

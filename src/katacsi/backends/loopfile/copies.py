@@ -1,11 +1,11 @@
-"""Copies of disks: shared blocks where the filesystem can, else every byte."""
+"""CopyMode of disks: shared blocks where the filesystem can, else every byte."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from katacsi.backends.loopfile.layout import CUT
-from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation, Copies
+from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation, CopyMode
 from katacsi.errors import HostError, PoolUnavailable
 from katacsi.host import block, files, loopdevices, sizedfiles
 
@@ -19,7 +19,7 @@ _PROBE_COPY = ".probe-copy"
 class Copier:
     """Makes the bytes of snapshots, clones and restored volumes."""
 
-    def __init__(self, mode: Copies) -> None:
+    def __init__(self, mode: CopyMode) -> None:
         self._mode = mode
         #: Whether a copy is a matter of a moment, and of one moment; known after `probe`.
         self.reflink = False
@@ -30,7 +30,7 @@ class Copier:
         Raises:
             PoolUnavailable: it cannot, and the settings demand it.
         """
-        if self._mode is Copies.FULL:
+        if self._mode is CopyMode.FULL:
             return
         original, copy = directory / _PROBE, directory / _PROBE_COPY
         files.ensure_absent(copy)
@@ -38,7 +38,7 @@ class Copier:
         self.reflink = sizedfiles.clone_file(original, copy)
         files.ensure_absent(copy)
         files.ensure_absent(original)
-        if self._mode is Copies.REFLINK and not self.reflink:
+        if self._mode is CopyMode.REFLINK and not self.reflink:
             raise PoolUnavailable(
                 f"{directory}: its filesystem cannot share blocks, and the setting is `copies: reflink`; use "
                 "XFS (made with reflink=1) or btrfs, or set `copies: auto`"

@@ -14,10 +14,10 @@ from katacsi.model import MIB, Condition, format_size
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from katacsi.backends.loopfile.layout import Shelf
-    from katacsi.backends.loopfile.pool import Pool
+    from katacsi.backends.loopfile.layout import ObjectFolder
+    from katacsi.backends.loopfile.pool import LoopfilePool
     from katacsi.backends.loopfile.settings import LoopfileSettings
-    from katacsi.backends.loopfile.volumes import Volumes
+    from katacsi.backends.loopfile.volumes import LoopfileVolumes
 
 #: A pool with less room than this part of its filesystem is about to fail writes to sparse volumes.
 _LITTLE_ROOM = 100
@@ -25,13 +25,13 @@ _LITTLE_ROOM = 100
 _PROBE = ".probe-direct-io"
 
 
-class Devices:
+class LoopfileDevices:
     """Attaches volumes and takes them away again."""
 
-    def __init__(self, settings: LoopfileSettings, pool: Pool, volumes: Volumes) -> None:
+    def __init__(self, settings: LoopfileSettings, pool: LoopfilePool, volumes: LoopfileVolumes) -> None:
         self._reserve = settings.reserve
         self._pool = pool
-        self._shelf: Shelf = pool.volumes
+        self._folder: ObjectFolder = pool.volumes
         self._volumes = volumes
         #: Taken for granted until an attachment fails.
         self._direct_io = True
@@ -40,7 +40,7 @@ class Devices:
     def attach(self, name: str) -> Device:
         """Give a volume its loop device, the same however often."""
         record = self._volumes.require_durable(name)
-        disk = self._shelf.disk(name)
+        disk = self._folder.disk(name)
         # What a thick volume discards would be taken from the pool again when it is written.
         discard = record.allocation is not Allocation.THICK
         try:
@@ -53,7 +53,7 @@ class Devices:
 
     def attached(self, name: str) -> Device | None:
         """Say which loop device a volume has."""
-        disk = self._shelf.disk(name)
+        disk = self._folder.disk(name)
         if not disk.exists():
             # Absent volumes have no device: a file is removed only after its device. In a pool that is away,
             # every file looks absent.
@@ -64,7 +64,7 @@ class Devices:
 
     def detach(self, name: str) -> None:
         """Take a volume's loop device away, proven."""
-        disk = self._shelf.disk(name)
+        disk = self._folder.disk(name)
         if disk.exists():
             loop.ensure_detached(disk)
         else:
@@ -72,14 +72,14 @@ class Devices:
 
     def refresh(self, name: str) -> int:
         """Make a loop device as large as its file."""
-        device = loopdevices.attached_to(self._shelf.disk(name))
+        device = loopdevices.attached_to(self._folder.disk(name))
         if device is None:
             raise Precondition(f"volume {name} of pool {self._pool.name!r}: is not attached; attach it first")
         return loop.set_capacity(device.path)
 
     def is_blank(self, name: str) -> bool | None:
         """Prove that a volume reads as zero: its file has no data at all; else only a probe can tell."""
-        disk = self._shelf.disk(name)
+        disk = self._folder.disk(name)
         if not disk.exists():
             self._volumes.require(name)
         if (device := loopdevices.attached_to(disk)) is not None:
@@ -101,7 +101,7 @@ class Devices:
                 f"pool {self._pool.name!r} has {format_size(room.available_bytes)} left; writes may soon fail"
             )
             return Condition(abnormal=True, message=fact)
-        device = loopdevices.attached_to(self._shelf.disk(name))
+        device = loopdevices.attached_to(self._folder.disk(name))
         return condition if device is None else _as_special(device, size_bytes)
 
     def clear_probe(self) -> None:

@@ -35,7 +35,7 @@ def _path(directory: Path, name: str, file: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class ObjectFolder:
     """One of the pool's two folders of objects."""
 
     kind: str  #: "volume" or "snapshot"

@@ -17,23 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from katacsi.backends.loopfile.layout import Shelf
-    from katacsi.backends.loopfile.ledger import Ledger
-    from katacsi.backends.loopfile.pool import Pool
+    from katacsi.backends.loopfile.accounting import Accounting
+    from katacsi.backends.loopfile.layout import ObjectFolder
+    from katacsi.backends.loopfile.pool import LoopfilePool
 
 
 #: A record that cannot be used is read again after so many seconds: it may be about to be written.
 _REREAD_PAUSE_S = 0.001
 
 
-class Objects(Generic[AnyRecord]):
+class LoopfileObjects(Generic[AnyRecord]):
     """The objects of one kind in a pool."""
 
-    def __init__(self, pool: Pool, shelf: Shelf, model: type[AnyRecord], ledger: Ledger) -> None:
-        self.shelf = shelf
+    def __init__(
+        self, pool: LoopfilePool, folder: ObjectFolder, model: type[AnyRecord], accounting: Accounting
+    ) -> None:
+        self.folder = folder
         self._pool = pool
         self._model = model
-        self._ledger = ledger
+        self._accounting = accounting
         self._remembered: Remembered[AnyRecord] = Remembered()
         #: The objects that outlast a power cut as they are read, by this process's own doing.
         self._durable: set[str] = set()
@@ -45,7 +47,7 @@ class Objects(Generic[AnyRecord]):
         Raises:
             CorruptRecord: there is an object, but what is written about it cannot be used.
         """
-        path = self.shelf.record(name)
+        path = self.folder.record(name)
         look = self._remembered.look(name, path)
         if look.record is not None:
             return look.record
@@ -74,15 +76,15 @@ class Objects(Generic[AnyRecord]):
             if name not in self._durable:
                 # A filesystem that copies needs room to write; without it the sync has to do.
                 with contextlib.suppress(OutOfSpace):
-                    files.write_again(self.shelf.record(name))
-                sizedfiles.make_durable(self.shelf.home(name))
-                directories.sync_directory(self.shelf.directory)
+                    files.write_again(self.folder.record(name))
+                sizedfiles.make_durable(self.folder.home(name))
+                directories.sync_directory(self.folder.directory)
                 self._durable.add(name)
 
     def write(self, record: AnyRecord) -> None:
         """Replace an object's record; durable at once, for mkfs and guests rely on what it says."""
         with self._changing(record.name):
-            files.write_atomically(self.shelf.record(record.name), record.encode())
+            files.write_atomically(self.folder.record(record.name), record.encode())
 
     def overwrite(self, name: str, change: Callable[[int], tuple[int, bytes]]) -> None:
         """Change a part of an object's record; durable at once.
@@ -90,7 +92,7 @@ class Objects(Generic[AnyRecord]):
         `change` is given the length of the record and gives the offset and the bytes; a power cut may leave
         any sectors of them.
         """
-        path = self.shelf.record(name)
+        path = self.folder.record(name)
         with self._changing(name):
             files.overwrite(path, *change(path.stat().st_size))
 
@@ -101,25 +103,25 @@ class Objects(Generic[AnyRecord]):
             OutOfSpace: the pool cannot promise its size, or is full.
         """
         self._remembered.forget(record.name)
-        disk = self.shelf.disk(record.name)
-        self._ledger.promise(disk, record.size_bytes, allocation, directories.room(self._pool.directory))
+        disk = self.folder.disk(record.name)
+        self._accounting.promise(disk, record.size_bytes, allocation, directories.room(self._pool.directory))
         try:
-            building = self.shelf.begin(record.name)
+            building = self.folder.begin(record.name)
             fill(building / disk.name)
-            files.write_atomically(building / self.shelf.record_name, record.encode(), durable=False)
+            files.write_atomically(building / self.folder.record_name, record.encode(), durable=False)
             # Disk and record are durable before the rename is: what exists after a power cut is whole.
             sizedfiles.make_durable(building)
-            self.shelf.commit(record.name)
+            self.folder.commit(record.name)
         except BaseException:
             # A failure after the commit leaves an object, whose promise stands.
             if not disk.exists():
                 # What resists is removed by the next attempt, or by the next start.
                 with contextlib.suppress(KatacsiError, OSError):
-                    self.shelf.abandon(record.name)
-                self._ledger.release(disk)
+                    self.folder.abandon(record.name)
+                self._accounting.release(disk)
             raise
         self._durable.add(record.name)
-        self._ledger.settle(disk, record.size_bytes)
+        self._accounting.settle(disk, record.size_bytes)
 
     def grow(self, name: str, size_bytes: int, allocation: Allocation) -> int:
         """Make an object's disk at least this large, and give its size.
@@ -127,16 +129,16 @@ class Objects(Generic[AnyRecord]):
         Raises:
             OutOfSpace: as `make`.
         """
-        disk = self.shelf.disk(name)
+        disk = self.folder.disk(name)
         present = disk.stat().st_size
         if present >= size_bytes:
             return present
-        self._ledger.promise(disk, size_bytes, allocation, directories.room(self._pool.directory))
+        self._accounting.promise(disk, size_bytes, allocation, directories.room(self._pool.directory))
         try:
             with self._changing(name):
                 present = sizedfiles.grow_file(disk, size_bytes, thick=allocation is Allocation.THICK)
         finally:
-            self._ledger.settle(disk, present)
+            self._accounting.settle(disk, present)
         return present
 
     def remove(self, name: str) -> None:
@@ -146,13 +148,14 @@ class Objects(Generic[AnyRecord]):
             CorruptRecord: what cannot be read is not proven ours, and stays.
         """
         if self.read(name) is None:
-            self.shelf.finish_removal(name)
-            directories.sync_directory(self.shelf.directory)  # a removal that was killed looks like this, too
+            self.folder.finish_removal(name)
+            # A removal that was killed looks like this, too.
+            directories.sync_directory(self.folder.directory)
         else:
             self._durable.discard(name)
-            self.shelf.remove(name)
+            self.folder.remove(name)
             self._remembered.forget(name)
-        self._ledger.release(self.shelf.disk(name))
+        self._accounting.release(self.folder.disk(name))
 
     @contextlib.contextmanager
     def _changing(self, name: str) -> Iterator[None]:

@@ -9,9 +9,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from katacsi.backends import refusals
+from katacsi.backends.common import refusals
+from katacsi.backends.common.poollock import Held, PoolLock
 from katacsi.backends.loopfile import layout
-from katacsi.backends.poollock import Held, PoolLock
 from katacsi.errors import HostError, OutOfSpace, PoolNotSetUp, PoolUnavailable
 from katacsi.host import directories, files
 
@@ -30,14 +30,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Pool:
+class LoopfilePool:
     """The folder of a pool, from `open` to `close`."""
 
     def __init__(self, settings: LoopfileSettings, context: PoolContext) -> None:
         self.name = context.pool
         self.directory = settings.directory
-        self.volumes = layout.Shelf("volume", self.directory / "volumes", "volume.json")
-        self.snapshots = layout.Shelf("snapshot", self.directory / "snapshots", "snapshot.json")
+        self.volumes = layout.ObjectFolder("volume", self.directory / "volumes", "volume.json")
+        self.snapshots = layout.ObjectFolder("snapshot", self.directory / "snapshots", "snapshot.json")
         self.uid = ""
         self._require_mount = settings.require_mount
         self._read_only = context.read_only
@@ -81,9 +81,9 @@ class Pool:
             raise self._unavailable(f"has no {layout.IDENTITY} any more; was its disk unmounted?")
         if found != self.uid:
             raise self._unavailable(f"holds pool {found} now and held {self.uid}; restart katacsi to use it")
-        for shelf in (self.volumes, self.snapshots):
-            if not shelf.directory.is_dir():
-                raise self._unavailable(f"has lost its folder {shelf.directory.name}; restore it")
+        for folder in (self.volumes, self.snapshots):
+            if not folder.directory.is_dir():
+                raise self._unavailable(f"has lost its folder {folder.directory.name}; restore it")
 
     def own(self, object_id: ObjectId) -> str:
         """Give the storage name in an id.
@@ -151,17 +151,17 @@ class Pool:
         return uid
 
     def _make_identity(self) -> str:
-        for shelf in (self.volumes, self.snapshots):
-            if shelf.directory.exists() and shelf.names():
+        for folder in (self.volumes, self.snapshots):
+            if folder.directory.exists() and folder.names():
                 raise self._unavailable(
-                    f"has no {layout.IDENTITY}, yet {shelf.kind}s; restore that file with the uid that their "
-                    "handles carry, for a new identity would disown them"
+                    f"has no {layout.IDENTITY}, yet {folder.kind}s; restore that file with the uid that "
+                    "their handles carry, for a new identity would disown them"
                 )
             if self._read_only:
                 raise PoolNotSetUp(
                     f"pool {self.name!r}: {self.directory} holds no pool; the first `katacsi serve` makes one"
                 )
-            directories.ensure_directory(shelf.directory)
+            directories.ensure_directory(folder.directory)
         uid = secrets.token_hex(4)
         content = {"schema": SCHEMA, "uid": uid, "created_at": time.time()}
         # The last step, and durable: a pool without it is a pool that was never used.

@@ -1,6 +1,6 @@
 """What is written next to the bytes: volume.json and snapshot.json.
 
-A snapshot's record never changes; of a volume's the facts do, and `places` has room for them.
+A snapshot's record never changes; of a volume's the facts do, and `factfile` has room for them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from katacsi.backends.api import Facts, Snapshot, Volume
-from katacsi.backends.loopfile import places
+from katacsi.backends.loopfile import factfile
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.errors import CorruptRecord, Precondition
 from katacsi.model import Condition, ContentSource, MalformedId, SnapshotId, VolumeId
@@ -90,7 +90,7 @@ class VolumeRecord(Record):
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read what `encode` gave, as it was left by the last `change`."""
-        content = places.decode(data)
+        content = factfile.decode(data)
         record = cls.model_validate_json(content.line)
         return record.model_copy(
             update={"facts": _facts.validate_json(content.facts), "changes": content.number}
@@ -103,7 +103,7 @@ class VolumeRecord(Record):
             Precondition: it has no room for its facts.
         """
         line = self.model_dump_json(by_alias=True, exclude={"facts", "changes"}).encode()
-        return places.encode(places.Content(line, self.changes, self._stored_facts()))
+        return factfile.encode(factfile.Content(line, self.changes, self._stored_facts()))
 
     def change(self, length: int) -> tuple[int, bytes]:
         """Give the offset and the bytes that turn a former record, of that many bytes, into this one.
@@ -113,7 +113,7 @@ class VolumeRecord(Record):
         Raises:
             Precondition: it has no room for its facts.
         """
-        return places.overwriting(length, self.changes, self._stored_facts())
+        return factfile.overwriting(length, self.changes, self._stored_facts())
 
     def origin(self) -> ContentSource | None:
         """Give what it began as a copy of.
@@ -142,10 +142,10 @@ class VolumeRecord(Record):
 
     def _stored_facts(self) -> bytes:
         text = _facts.dump_json(self.facts)
-        if len(text) > places.ROOM:
+        if len(text) > factfile.ROOM:
             raise Precondition(
                 f"volume {self.name}: its facts have {len(text)} bytes, and its record has room for "
-                f"{places.ROOM}; nothing was stored"
+                f"{factfile.ROOM}; nothing was stored"
             )
         return text
 
@@ -188,7 +188,7 @@ def parse(model: type[AnyRecord], data: bytes, path: Path) -> AnyRecord:
     try:
         record = model.decode(data)
         record.origin()
-    except places.Damaged as error:
+    except factfile.Damaged as error:
         raise CorruptRecord(f"{path}: cannot be used ({error}); {remedy}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

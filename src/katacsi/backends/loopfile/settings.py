@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from katacsi.backends import refusals
+from katacsi.backends.common import refusals
 from katacsi.errors import InvalidRequest
 from katacsi.model import MIB, Size
 
@@ -33,7 +33,7 @@ class Allocation(enum.Enum):
     THICK = "thick"
 
 
-class Copies(enum.Enum):
+class CopyMode(enum.Enum):
     """How snapshots and clones are made."""
 
     AUTO = "auto"
@@ -76,8 +76,8 @@ class LoopfileSettings(BaseModel):
         "can be written full; above it sparse volumes may together outgrow the pool, and writes to a full "
         "pool fail in the workload, so watch the pool's free space.",
     )
-    copies: Copies = Field(
-        default=Copies.AUTO,
+    copies: CopyMode = Field(
+        default=CopyMode.AUTO,
         description="How snapshots and clones are made: `reflink` shares blocks at once (XFS and btrfs; "
         "elsewhere the pool refuses to start), `full` copies every byte, `auto` is `reflink` where the "
         "filesystem can.",

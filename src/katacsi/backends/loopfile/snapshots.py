@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.backends import refusals
-from katacsi.backends.existing import check_snapshot
-from katacsi.backends.listing import page
+from katacsi.backends.common import refusals
+from katacsi.backends.common.existing import check_snapshot
+from katacsi.backends.common.listing import page
 from katacsi.backends.loopfile.records import SnapshotRecord
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.errors import CorruptRecord, NotFound
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from katacsi.backends.api import Facts, Page, Snapshot
     from katacsi.backends.loopfile.copies import Copier
-    from katacsi.backends.loopfile.objects import Objects
-    from katacsi.backends.loopfile.pool import Pool
+    from katacsi.backends.loopfile.objects import LoopfileObjects
+    from katacsi.backends.loopfile.pool import LoopfilePool
     from katacsi.backends.loopfile.records import VolumeRecord
     from katacsi.model import VolumeId
 
@@ -35,11 +35,15 @@ class Template:
     facts: Facts
 
 
-class Snapshots:
+class LoopfileSnapshots:
     """The snapshots of one pool."""
 
     def __init__(
-        self, pool: Pool, snapshots: Objects[SnapshotRecord], volumes: Objects[VolumeRecord], copier: Copier
+        self,
+        pool: LoopfilePool,
+        snapshots: LoopfileObjects[SnapshotRecord],
+        volumes: LoopfileObjects[VolumeRecord],
+        copier: Copier,
     ) -> None:
         self._pool = pool
         self._snapshots = snapshots
@@ -85,7 +89,7 @@ class Snapshots:
                     return snapshot
             return None
 
-        return page(self._snapshots.shelf.names(), cursor, limit, look)
+        return page(self._snapshots.folder.names(), cursor, limit, look)
 
     def template(self, source: ContentSource) -> Template:
         """Find what a copy starts from.
@@ -96,13 +100,13 @@ class Snapshots:
         """
         origin = source.id
         refusals.check_source(origin, self._pool.name, self._pool.uid)
-        objects: Objects[SnapshotRecord] | Objects[VolumeRecord] = (
+        objects: LoopfileObjects[SnapshotRecord] | LoopfileObjects[VolumeRecord] = (
             self._snapshots if isinstance(origin, SnapshotId) else self._volumes
         )
         record = objects.read(origin.name)
         if record is None:
-            raise NotFound(f"{origin.KIND} {origin}: there is none in {objects.shelf.directory}")
-        disk = objects.shelf.disk(origin.name)
+            raise NotFound(f"{origin.KIND} {origin}: there is none in {objects.folder.directory}")
+        disk = objects.folder.disk(origin.name)
         return Template(disk, disk.stat().st_size, record.facts)
 
     def _id(self, name: str) -> SnapshotId:

@@ -11,26 +11,26 @@ from katacsi.errors import VolumeInUse
 from katacsi.host import files, loop
 
 if TYPE_CHECKING:
-    from katacsi.backends.loopfile.layout import Shelf
+    from katacsi.backends.loopfile.layout import ObjectFolder
 
 log = structlog.get_logger(__name__)
 
 
-def sweep(shelf: Shelf) -> None:
+def sweep(folder: ObjectFolder) -> None:
     """Remove what never became an object and what is none any more; whole ones lose only temporary files."""
-    for folder in shelf.half_done():
-        disk = folder / DISK
+    for left in folder.half_done():
+        disk = left / DISK
         try:
             if disk.exists():
                 loop.ensure_detached(disk)
         except VolumeInUse as error:
-            log.warning("folder stays: its device is held", folder=str(folder), why=error.message)
+            log.warning("folder stays: its device is held", folder=str(left), why=error.message)
             continue
-        if shelf.discard(folder):
-            log.info("removed what a crash left", kind=shelf.kind, folder=str(folder))
+        if folder.discard(left):
+            log.info("removed what a crash left", kind=folder.kind, folder=str(left))
         else:
-            log.warning("folder stays: it holds files that katacsi did not make", folder=str(folder))
-    for name in shelf.names():
-        if shelf.home(name).is_dir():
+            log.warning("folder stays: it holds files that katacsi did not make", folder=str(left))
+    for name in folder.names():
+        if folder.home(name).is_dir():
             # Nobody else writes here: the pool's lock is held, and no call was let in yet.
-            files.remove_stale_temporaries(shelf.home(name), older_than_s=0)
+            files.remove_stale_temporaries(folder.home(name), older_than_s=0)

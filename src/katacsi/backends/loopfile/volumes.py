@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from katacsi.backends.api import Facts
-from katacsi.backends.existing import check_volume
-from katacsi.backends.listing import page
+from katacsi.backends.common.existing import check_volume
+from katacsi.backends.common.listing import page
 from katacsi.backends.loopfile.records import VolumeRecord
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.backends.loopfile.sizes import fitting_size, in_sectors
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
     from katacsi.backends.api import CreateRequest, Page, Volume
     from katacsi.backends.loopfile.copies import Copier
-    from katacsi.backends.loopfile.objects import Objects
-    from katacsi.backends.loopfile.pool import Pool
+    from katacsi.backends.loopfile.objects import LoopfileObjects
+    from katacsi.backends.loopfile.pool import LoopfilePool
     from katacsi.backends.loopfile.settings import LoopfileSettings
-    from katacsi.backends.loopfile.snapshots import Snapshots
+    from katacsi.backends.loopfile.snapshots import LoopfileSnapshots
 
 
-class Volumes:
+class LoopfileVolumes:
     """The volumes of one pool."""
 
     def __init__(
         self,
         settings: LoopfileSettings,
-        pool: Pool,
-        volumes: Objects[VolumeRecord],
-        snapshots: Snapshots,
+        pool: LoopfilePool,
+        volumes: LoopfileObjects[VolumeRecord],
+        snapshots: LoopfileSnapshots,
         copier: Copier,
     ) -> None:
         self._settings = settings
@@ -84,7 +84,7 @@ class Volumes:
         """
         record = self._volumes.read(name)
         if record is None:
-            raise NotFound(f"volume {self._id(name)}: there is none in {self._volumes.shelf.directory}")
+            raise NotFound(f"volume {self._id(name)}: there is none in {self._volumes.folder.directory}")
         return record
 
     def require_durable(self, name: str) -> VolumeRecord:
@@ -104,7 +104,7 @@ class Volumes:
 
     def list(self, cursor: str, limit: int) -> Page[Volume]:
         """Give a page of volumes; one whose record is damaged is shown as abnormal."""
-        return page(self._volumes.shelf.names(), cursor, limit, self._look_tolerantly)
+        return page(self._volumes.folder.names(), cursor, limit, self._look_tolerantly)
 
     def expand(self, name: str, size_bytes: int) -> int:
         """Grow a volume's file, then its record: the file is the truth, so a retry only has to follow it."""
@@ -125,7 +125,7 @@ class Volumes:
 
     def measure(self, record: VolumeRecord) -> tuple[int, Condition]:
         """Give a disk's size and health: the file is the truth, unless it lost something."""
-        disk = self._volumes.shelf.disk(record.name)
+        disk = self._volumes.folder.disk(record.name)
         try:
             present = disk.stat().st_size
         except OSError as error:
@@ -141,7 +141,7 @@ class Volumes:
             return self.look(name)
         except CorruptRecord as error:
             try:
-                size_bytes = self._volumes.shelf.disk(name).stat().st_size
+                size_bytes = self._volumes.folder.disk(name).stat().st_size
             except OSError:
                 return None  # neither record nor disk: not katacsi's folder
             damaged = VolumeRecord(

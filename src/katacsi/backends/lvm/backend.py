@@ -12,14 +12,14 @@ from katacsi.backends.api import Capacity, Features, Scope
 from katacsi.backends.lvm import layout as layouts
 from katacsi.backends.lvm.checks import CHECKS
 from katacsi.backends.lvm.commands import Lvm
-from katacsi.backends.lvm.copies import Copies
-from katacsi.backends.lvm.devices import Devices
+from katacsi.backends.lvm.copies import LvmCopies
+from katacsi.backends.lvm.devices import LvmDevices
 from katacsi.backends.lvm.group import VolumeGroup
-from katacsi.backends.lvm.objects import Objects
+from katacsi.backends.lvm.objects import LvmObjects
 from katacsi.backends.lvm.settings import PARAMETERS, LvmSettings
-from katacsi.backends.lvm.snapshots import Snapshots
+from katacsi.backends.lvm.snapshots import LvmSnapshots
 from katacsi.backends.lvm.sweep import sweep
-from katacsi.backends.lvm.volumes import Volumes
+from katacsi.backends.lvm.volumes import LvmVolumes
 from katacsi.errors import KatacsiError, NotFound, Precondition, Unsupported
 from katacsi.model import SnapshotId, storage_name
 
@@ -50,11 +50,11 @@ class LvmBackend:
         self._settings = settings
         self._read_only = context.read_only
         self._group = VolumeGroup(settings, context, Lvm(settings))
-        self._devices = Devices(settings, self._group)
-        self._objects = Objects(settings, self._group, self._devices)
-        copies = Copies(self._objects)
-        self._volumes = Volumes(settings, self._objects, copies)
-        self._snapshots = Snapshots(self._objects, copies, self._volumes)
+        self._devices = LvmDevices(settings, self._group)
+        self._objects = LvmObjects(settings, self._group, self._devices)
+        copies = LvmCopies(self._objects)
+        self._volumes = LvmVolumes(settings, self._objects, copies)
+        self._snapshots = LvmSnapshots(self._objects, copies, self._volumes)
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from katacsi.backends import refusals
+from katacsi.backends.common import refusals
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.objects import missing
 from katacsi.backends.lvm.tags import Kind, Record, State
@@ -16,17 +16,17 @@ from katacsi.model import SnapshotId, VolumeId
 if TYPE_CHECKING:
     from katacsi.backends.api import ContentSource, Device
     from katacsi.backends.lvm.layout import Layout
-    from katacsi.backends.lvm.objects import Entry, Index, Objects
+    from katacsi.backends.lvm.objects import Entry, Index, LvmObjects
     from katacsi.backends.lvm.report import Group
 
 #: Copies keep disks busy for minutes; more at once would end no sooner.
 _AT_ONCE: Final = 2
 
 
-class Copies:
+class LvmCopies:
     """The sources of copies, and their bytes."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: LvmObjects) -> None:
         self._objects = objects
         self._group = objects.group
         self._devices = objects.devices

@@ -34,7 +34,7 @@ _HELD_S: Final = 2.0
 _NODE_S: Final = 5.0
 
 
-class Devices:
+class LvmDevices:
     """The devices of a volume group's LVs."""
 
     def __init__(self, settings: LvmSettings, group: VolumeGroup) -> None:

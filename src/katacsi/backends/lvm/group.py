@@ -9,9 +9,9 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Final
 
-from katacsi.backends import refusals
+from katacsi.backends.common import refusals
+from katacsi.backends.common.poollock import Held, PoolLock
 from katacsi.backends.lvm import names
-from katacsi.backends.poollock import Held, PoolLock
 from katacsi.errors import HostError, PoolUnavailable
 from katacsi.host.offloop import off_loop
 

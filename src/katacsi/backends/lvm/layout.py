@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from katacsi.backends import refusals
+from katacsi.backends.common import refusals
 from katacsi.backends.lvm.settings import PARAMETER_PREFIX, PARAMETERS, VolumeType, Wipe
 from katacsi.errors import InvalidRequest
 from katacsi.model import MIB, parse_size

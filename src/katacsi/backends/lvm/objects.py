@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from katacsi.backends.api import Capacity, Device
-    from katacsi.backends.lvm.devices import Devices
+    from katacsi.backends.lvm.devices import LvmDevices
     from katacsi.backends.lvm.group import VolumeGroup
     from katacsi.backends.lvm.report import Group, Lv
     from katacsi.backends.lvm.settings import LvmSettings
@@ -62,10 +62,10 @@ class Index:
         return entry
 
 
-class Objects:
+class LvmObjects:
     """The LVs of one pool."""
 
-    def __init__(self, settings: LvmSettings, group: VolumeGroup, devices: Devices) -> None:
+    def __init__(self, settings: LvmSettings, group: VolumeGroup, devices: LvmDevices) -> None:
         self._settings = settings
         self.group = group
         self.devices = devices

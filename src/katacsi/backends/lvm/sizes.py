@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from katacsi.backends import refusals
+from katacsi.backends.common import refusals
 from katacsi.errors import SizeOutOfRange
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Snapshot
-from katacsi.backends.existing import check_snapshot
-from katacsi.backends.listing import page
+from katacsi.backends.common.existing import check_snapshot
+from katacsi.backends.common.listing import page
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.settings import Wipe
 from katacsi.backends.lvm.tags import Kind, Record, State
@@ -26,18 +26,18 @@ from katacsi.model import SnapshotId, VolumeId, storage_name
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Page
-    from katacsi.backends.lvm.copies import Copies
-    from katacsi.backends.lvm.objects import Entry, Index, Objects
+    from katacsi.backends.lvm.copies import LvmCopies
+    from katacsi.backends.lvm.objects import Entry, Index, LvmObjects
     from katacsi.backends.lvm.report import Group
-    from katacsi.backends.lvm.volumes import Volumes
+    from katacsi.backends.lvm.volumes import LvmVolumes
 
 log = structlog.get_logger(__name__)
 
 
-class Snapshots:
+class LvmSnapshots:
     """The snapshots of one pool."""
 
-    def __init__(self, objects: Objects, copies: Copies, volumes: Volumes) -> None:
+    def __init__(self, objects: LvmObjects, copies: LvmCopies, volumes: LvmVolumes) -> None:
         self._objects = objects
         self._group = objects.group
         self._devices = objects.devices

@@ -10,12 +10,12 @@ from katacsi.backends.lvm.tags import Kind, State
 from katacsi.errors import KatacsiError
 
 if TYPE_CHECKING:
-    from katacsi.backends.lvm.objects import Entry, Index, Objects
+    from katacsi.backends.lvm.objects import Entry, Index, LvmObjects
 
 log = structlog.get_logger(__name__)
 
 
-async def sweep(objects: Objects) -> tuple[list[Entry], list[Entry]]:
+async def sweep(objects: LvmObjects) -> tuple[list[Entry], list[Entry]]:
     """Mend and remove what a crash left; give the cuts to go on with, and the removals to finish."""
     _, index = await objects.look()
     await _mend_devices(objects, index)
@@ -38,7 +38,7 @@ async def sweep(objects: Objects) -> tuple[list[Entry], list[Entry]]:
     return unfinished, dying
 
 
-async def _mend_devices(objects: Objects, index: Index) -> None:
+async def _mend_devices(objects: LvmObjects, index: Index) -> None:
     """Let volumes go on whose devices a killed LVM left suspended: a pod may be waiting for its bytes."""
     for entry in index.entries.values():
         if entry.record.kind is Kind.VOLUME and entry.record.state is State.READY:

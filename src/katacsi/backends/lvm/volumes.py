@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Facts, Volume
-from katacsi.backends.existing import check_volume, origin
-from katacsi.backends.listing import page
+from katacsi.backends.common.existing import check_volume, origin
+from katacsi.backends.common.listing import page
 from katacsi.backends.lvm import layout as layouts
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.devices import known_condition
@@ -29,18 +29,18 @@ from katacsi.model import Condition, VolumeId, is_storage_name, storage_name
 
 if TYPE_CHECKING:
     from katacsi.backends.api import CreateRequest, Page
-    from katacsi.backends.lvm.copies import Copies
-    from katacsi.backends.lvm.objects import Index, Objects
+    from katacsi.backends.lvm.copies import LvmCopies
+    from katacsi.backends.lvm.objects import Index, LvmObjects
     from katacsi.backends.lvm.report import Group
     from katacsi.backends.lvm.settings import LvmSettings
 
 log = structlog.get_logger(__name__)
 
 
-class Volumes:
+class LvmVolumes:
     """The volumes of one pool."""
 
-    def __init__(self, settings: LvmSettings, objects: Objects, copies: Copies) -> None:
+    def __init__(self, settings: LvmSettings, objects: LvmObjects, copies: LvmCopies) -> None:
         self._settings = settings
         self._objects = objects
         self._group = objects.group

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from katacsi.backends.api import ContentSource
-from katacsi.backends.loopfile.places import ROOM, Content, Damaged, decode, encode, overwriting
+from katacsi.backends.loopfile.factfile import ROOM, Content, Damaged, decode, encode, overwriting
 from katacsi.errors import CorruptRecord, KatacsiError
 
 SECTOR = 512

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from katacsi.backends.loopfile.layout import Shelf
+    from katacsi.backends.loopfile.layout import ObjectFolder
     from katacsi.backends.loopfile.settings import LoopfileSettings
     from katacsi.host.directories import Room
 
@@ -30,7 +30,7 @@ class _Size:
     allocated: int
 
 
-class Ledger:
+class Accounting:
     """The sizes promised to the disks of one pool."""
 
     def __init__(self, pool: str, settings: LoopfileSettings) -> None:
@@ -46,12 +46,12 @@ class Ledger:
         # Not asyncio's: the steps run in threads, and check and promise are one.
         self._lock = threading.Lock()
 
-    def count(self, shelves: Iterable[Shelf], room: Room) -> None:
+    def count(self, folders: Iterable[ObjectFolder], room: Room) -> None:
         """Begin anew from what lies in the pool: a file's length is what its owner was promised."""
         sizes = {
             disk: size
-            for shelf in shelves
-            for disk in map(shelf.disk, shelf.names())
+            for folder in folders
+            for disk in map(folder.disk, folder.names())
             if (size := _size(disk)) is not None
         }
         with self._lock:

@@ -1,0 +1,1 @@
+"""What our backends have in common; no part of the contract for authors, which is `api` alone."""
