@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from katacsi.csi.client import Client, RpcError, csi
+from katacsi.csi.client import Client, RpcError
+from katacsi.testing.kubelet import Volume
+from katacsi.testing.process import ServeProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,36 +22,22 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-class Node:
-    """A configuration in a scratch folder, a driver, and calls to it."""
+class Node(ServeProcess):
+    """A driver in a scratch folder, and the command line beside it."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.folder = folder
-        self.config = folder / "config.yaml"
-        self.socket = folder / "csi.sock"
-        self.process: subprocess.Popen[bytes] | None = None
-        (folder / "pool").mkdir()
-        self.config.write_text(
-            f"direct_volume_root: {folder}/records\nstate_directory: {folder}/state\n"
-            f"pools:\n  default: {{backend: loopfile, directory: {folder}/pool}}\n"
-        )
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "katacsi", "serve", "--config", self.config]
-        command += ["--node-id", "n1", "--endpoint", f"unix://{self.socket}"]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log)
-
-    def end(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
 
     @contextlib.asynccontextmanager
     async def client(self):
-        async with Client(self.socket) as client:
-            await client.wait_ready(20)
-            yield client
+        """Start the driver, and kill it afterwards."""
+        self.start()
+        try:
+            async with Client(self.socket) as client:
+                yield client
+        finally:
+            self.kill()
 
     def cli(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
@@ -65,110 +53,59 @@ class Node:
         assert answer.returncode == 0, answer.stderr
         return {volume["name"]: volume for volume in json.loads(answer.stdout)}
 
-
-CAPABILITY = csi.VolumeCapability(
-    mount=csi.VolumeCapabilityMountVolume(fs_type="ext4"),
-    access_mode=csi.VolumeCapabilityAccessMode(mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER),
-)
-
-
-async def create(client, name, **more):
-    answer = await client.controller.create_volume(
-        csi.CreateVolumeRequest(
-            name=name,
-            capacity_range=csi.CapacityRange(required_bytes=64 * MIB),
-            volume_capabilities=[CAPABILITY],
-            parameters={"katacsi.io/direct": "true"},
-            **more,
+    def volume(self, client: Client, name: str) -> Volume:
+        """A volume with its calls; they are made by that client."""
+        return Volume(
+            name, client=client, staging=self.folder / "staging", target=self.folder / "pod" / "mount"
         )
-    )
-    return answer.volume.volume_id
-
-
-async def publish(client, node, volume):
-    """Stage and publish; give the paths."""
-    staging, target = node.folder / "staging", node.folder / "pod" / "mount"
-    staging.mkdir()
-    target.parent.mkdir()
-    await client.node.node_stage_volume(
-        csi.NodeStageVolumeRequest(
-            volume_id=volume, staging_target_path=str(staging), volume_capability=CAPABILITY
-        )
-    )
-    await client.node.node_publish_volume(
-        csi.NodePublishVolumeRequest(
-            volume_id=volume,
-            staging_target_path=str(staging),
-            target_path=str(target),
-            volume_capability=CAPABILITY,
-        )
-    )
-    return staging, target
-
-
-async def withdraw(client, volume, staging, target):
-    await client.node.node_unpublish_volume(
-        csi.NodeUnpublishVolumeRequest(volume_id=volume, target_path=str(target))
-    )
-    await client.node.node_unstage_volume(
-        csi.NodeUnstageVolumeRequest(volume_id=volume, staging_target_path=str(staging))
-    )
 
 
 @pytest.fixture
 def node(scratch):
-    node = Node(scratch)
-    yield node
-    node.end()
+    return Node(scratch)
 
 
 async def test_a_volume_is_listed_through_its_life_with_the_driver_up_and_down(node):
     """Format, use, and what waits for a pod's restart are listed; killing the driver changes no line."""
-    node.start()
     async with node.client() as client:
-        volume = await create(client, "data")
+        volume = node.volume(client, "data")
+        await volume.create()
         fresh = node.listed()["data"]
-        staging, target = await publish(client, node, volume)
-        record = next((node.folder / "records").glob("*/mountInfo.json"))
+        await volume.stage()
+        await volume.publish()
+        record = next(node.records.glob("*/mountInfo.json"))
         device = json.loads(record.read_text())["device"]
         guest = os.open(device, os.O_RDWR)
         try:
             with pytest.raises(RpcError, match="FAILED_PRECONDITION"):
-                await client.node.node_expand_volume(
-                    csi.NodeExpandVolumeRequest(
-                        volume_id=volume,
-                        volume_path=str(target),
-                        capacity_range=csi.CapacityRange(required_bytes=128 * MIB),
-                    )
-                )
+                await volume.expand(128 * MIB)
         finally:
             os.close(guest)
-    used = node.listed()["data"]
-    table = node.cli("volumes", "list").stdout
-    shown = json.loads(node.cli("volumes", "show", "data", "-o", "json").stdout)
-    node.end()
+        used = node.listed()["data"]
+        table = node.cli("volumes", "list").stdout
+        shown = json.loads(node.cli("volumes", "show", "data", "-o", "json").stdout)
     assert (fresh["format"], fresh["guest_written"], fresh["published"]) == ("unformatted", False, [])
     assert (used["format"], used["fs_type"], used["guest_written"]) == ("formatted", "ext4", True)
     assert (used["size_bytes"], used["pending_size_bytes"]) == (128 * MIB, 128 * MIB)
-    assert used["staged"] == [str(staging)]
+    assert used["staged"] == [str(volume.staging)]
     assert used["published"] == [
-        {"path": str(target), "mode": "direct", "read_only": False, "device": device}
+        {"path": str(volume.target), "mode": "direct", "read_only": False, "device": device}
     ]
     assert "guest-written, grows-to 128Mi" in table
     assert shown["device"] == device
     assert node.listed()["data"] == used
-    assert json.loads(node.cli("volumes", "show", volume, "-o", "json").stdout) == shown
-    node.start()
+    assert json.loads(node.cli("volumes", "show", volume.volume_id, "-o", "json").stdout) == shown
     async with node.client() as client:
-        await withdraw(client, volume, staging, target)
+        again = node.volume(client, "data")
+        again.volume_id = volume.volume_id
+        await again.unpublish()
+        await again.unstage()
 
 
 async def test_a_view_changes_nothing(node):
     """Listing and showing write no file, make no folder and attach no device, and need no running driver."""
-    node.start()
     async with node.client() as client:
-        await create(client, "data")
-    node.end()
+        await node.volume(client, "data").create()
     before = everything(node.folder)
     assert set(node.listed()) == {"data"}
     assert node.cli("volumes", "show", "data").returncode == 0
@@ -188,14 +125,10 @@ async def test_a_pool_that_cannot_be_read_is_named_and_hides_no_other(node):
     node.config.write_text(
         node.config.read_text() + f"  other: {{backend: loopfile, directory: {node.folder}/gone}}\n"
     )
-    node.start()
     async with node.client() as client:
-        await client.controller.create_volume(
-            csi.CreateVolumeRequest(
-                name="here", volume_capabilities=[CAPABILITY], parameters={"katacsi.io/pool": "default"}
-            )
-        )
-    node.end()
+        here = node.volume(client, "here")
+        here.parameters = {"katacsi.io/pool": "default"}
+        await here.create()
     (node.folder / "gone").rename(node.folder / "elsewhere")
     answer = node.cli("volumes", "list")
     assert answer.returncode == 1
@@ -209,11 +142,9 @@ async def test_a_pool_that_cannot_be_read_is_named_and_hides_no_other(node):
 
 async def test_a_corrupt_record_hides_no_other_volume(node):
     """A volume whose record is torn does not keep the others from being listed."""
-    node.start()
     async with node.client() as client:
-        await create(client, "good")
-        await create(client, "torn")
-    node.end()
+        await node.volume(client, "good").create()
+        await node.volume(client, "torn").create()
     (node.folder / "pool/volumes/torn/volume.json").write_text("{")
     listed = node.listed()
     assert listed["good"]["format"] == "unformatted"
@@ -226,14 +157,11 @@ async def test_a_corrupt_record_hides_no_other_volume(node):
 
 async def test_a_copy_is_marked_and_says_of_what(node):
     """A volume from a snapshot names it."""
-    node.start()
     async with node.client() as client:
-        volume = await create(client, "data")
-        answer = await client.controller.create_snapshot(
-            csi.CreateSnapshotRequest(name="snap", source_volume_id=volume)
-        )
-        source = csi.VolumeContentSourceSnapshotSource(snapshot_id=answer.snapshot.snapshot_id)
-        await create(client, "copy", volume_content_source=csi.VolumeContentSource(snapshot=source))
+        volume = node.volume(client, "data")
+        await volume.create()
+        answer = await volume.snapshot()
+        await node.volume(client, "copy").create(snapshot_id=answer.snapshot.snapshot_id)
     listed = node.listed()
     assert listed["copy"]["source"] == answer.snapshot.snapshot_id
     assert listed["data"]["source"] is None
@@ -257,7 +185,7 @@ def test_a_pool_that_is_not_configured_is_a_usage_error(node):
 def test_records_of_the_driver_are_listed_from_its_configuration(node):
     """`direct-volume list --config` looks where the driver writes."""
     target = "/var/lib/kubelet/pods/x/volumes/kubernetes.io~csi/pvc/mount"
-    entry = node.folder / "records" / base64.urlsafe_b64encode(target.encode()).decode()
+    entry = node.records / base64.urlsafe_b64encode(target.encode()).decode()
     entry.mkdir(parents=True)
     (entry / "mountInfo.json").write_text('{"volume-type":"directvol","device":"/dev/x","fstype":"xfs"}')
     assert target in node.cli("direct-volume", "list").stdout

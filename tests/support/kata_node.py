@@ -47,7 +47,7 @@ class KataNode:
         for folder in (self.pods, self.staging):
             folder.mkdir()
         self.driver = Driver(scratch, settings={"metrics": {"address": "127.0.0.1:0"}})
-        self.places = Places(self.driver.run / "direct-volumes", shared, shared_in_guest)
+        self.places = Places(self.driver.records, shared, shared_in_guest)
         self.client: Client | None = None
         self._mkfs_before = 0.0
 
@@ -57,7 +57,6 @@ class KataNode:
         """Start the driver."""
         self.driver.start()
         self.client = await Client(self.driver.socket).__aenter__()
-        await self.client.wait_ready(20)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the driver, and keep what it counted."""
@@ -83,7 +82,7 @@ class KataNode:
 
     async def close(self) -> None:
         """End the driver, and clear what a test left on purpose."""
-        if self.driver.process is not None:
+        if self.driver.runs:
             await self.stop()
         self.lose_kernel_state()
         shutil.rmtree(self.driver.run)
@@ -143,9 +142,7 @@ class Volume(Life):
 
     async def numbers(self) -> dict[csi.VolumeUsageUnit, tuple[int, int, int]]:
         """Ask NodeGetVolumeStats: total, available and used, by unit."""
-        answer = await self.client.node.node_get_volume_stats(
-            csi.NodeGetVolumeStatsRequest(volume_id=self.volume_id, volume_path=str(self.target))
-        )
+        answer = await self.stats()
         return {usage.unit: (usage.total, usage.available, usage.used) for usage in answer.usage}
 
 

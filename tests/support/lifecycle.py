@@ -5,17 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import random
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from katacsi.csi.client import Client, csi
-from katacsi.testing import leaks
+from katacsi.testing import kubelet, leaks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from katacsi.csi.client import Client
+
 MIB = 1 << 20
+DIRECT = "katacsi.io/direct"
 
 #: The smallest sizes that are quick: xfs refuses less than 300 MiB, btrfs less than 109.
 SIZES = {"ext4": 32 * MIB, "xfs": 304 * MIB, "btrfs": 128 * MIB, "": 16 * MIB}
@@ -36,8 +37,7 @@ class Serving(Protocol):
     scratch: Path
 
 
-@dataclass
-class Life:
+class Life(kubelet.Volume):
     """A volume, from its name to its last byte.
 
     Attributes:
@@ -45,147 +45,36 @@ class Life:
         fs_type: empty for block.
     """
 
-    driver: Serving
-    name: str
-    way: str
-    fs_type: str = ""
-    size: int = 0
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    mount_group: str = ""
-    read_only: bool = False
-    mount_flags: tuple[str, ...] = ()
-    volume_id: str = ""
-    context: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.size = self.size or SIZES[self.fs_type]
-        self.staging = self.driver.staging / self.name
-        self.target = self.driver.pods / self.name / "mount"
-
-    # -- the RPCs --------------------------------------------------------------------------------------
+    def __init__(
+        self,
+        driver: Serving,
+        name: str,
+        way: str,
+        fs_type: str = "",
+        *,
+        size: int = 0,
+        parameters: Mapping[str, str] | None = None,
+        **wishes: Any,
+    ) -> None:
+        super().__init__(
+            name,
+            staging=driver.staging / name,
+            target=driver.pods / name / "mount",
+            size=size or SIZES[fs_type],
+            fs_type=fs_type,
+            block=way == "block",
+            parameters={DIRECT: "true" if way == "direct" else "false", **(parameters or {})},
+            **wishes,
+        )
+        self.driver = driver
+        self.way = way
+        self.fs_type = fs_type
 
     @property
     def client(self) -> Client:
         """The client of the driver that runs now."""
         assert self.driver.client is not None, "the driver does not run"
         return self.driver.client
-
-    @property
-    def capability(self) -> csi.VolumeCapability:
-        """How the volume is wanted: ReadWriteOnce, as Kubernetes sends it."""
-        mode = csi.VolumeCapabilityAccessMode(
-            mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_MULTI_WRITER
-        )
-        if self.way == "block":
-            return csi.VolumeCapability(block=csi.VolumeCapabilityBlockVolume(), access_mode=mode)
-        return csi.VolumeCapability(
-            mount=csi.VolumeCapabilityMountVolume(
-                fs_type=self.fs_type,
-                mount_flags=list(self.mount_flags),
-                volume_mount_group=self.mount_group,
-            ),
-            access_mode=mode,
-        )
-
-    async def create(self, snapshot_id: str = "", source_volume_id: str = "") -> csi.CreateVolumeResponse:
-        """Create it, blank or from a source."""
-        source = None
-        if snapshot_id:
-            source = csi.VolumeContentSource(
-                snapshot=csi.VolumeContentSourceSnapshotSource(snapshot_id=snapshot_id)
-            )
-        elif source_volume_id:
-            source = csi.VolumeContentSource(
-                volume=csi.VolumeContentSourceVolumeSource(volume_id=source_volume_id)
-            )
-        answer = await self.client.controller.create_volume(
-            csi.CreateVolumeRequest(
-                name=self.name,
-                capacity_range=csi.CapacityRange(required_bytes=self.size),
-                volume_capabilities=[self.capability],
-                parameters={
-                    "katacsi.io/direct": "true" if self.way == "direct" else "false",
-                    **self.parameters,
-                },
-                volume_content_source=source,
-            )
-        )
-        assert answer.volume is not None
-        self.volume_id = answer.volume.volume_id
-        self.context = answer.volume.volume_context
-        return answer
-
-    async def stage(self) -> csi.NodeStageVolumeResponse:
-        """Stage it; the kubelet makes the staging path."""
-        self.staging.mkdir(exist_ok=True)
-        return await self.client.node.node_stage_volume(
-            csi.NodeStageVolumeRequest(
-                volume_id=self.volume_id,
-                staging_target_path=str(self.staging),
-                volume_capability=self.capability,
-                volume_context=dict(self.context),
-            )
-        )
-
-    async def publish(self) -> csi.NodePublishVolumeResponse:
-        """Publish it; the kubelet makes the target's parent."""
-        self.target.parent.mkdir(exist_ok=True)
-        return await self.client.node.node_publish_volume(
-            csi.NodePublishVolumeRequest(
-                volume_id=self.volume_id,
-                staging_target_path=str(self.staging),
-                target_path=str(self.target),
-                volume_capability=self.capability,
-                volume_context=dict(self.context),
-                readonly=self.read_only,
-            )
-        )
-
-    async def unpublish(self) -> csi.NodeUnpublishVolumeResponse:
-        """Unpublish it."""
-        return await self.client.node.node_unpublish_volume(
-            csi.NodeUnpublishVolumeRequest(volume_id=self.volume_id, target_path=str(self.target))
-        )
-
-    async def unstage(self) -> csi.NodeUnstageVolumeResponse:
-        """Unstage it."""
-        return await self.client.node.node_unstage_volume(
-            csi.NodeUnstageVolumeRequest(volume_id=self.volume_id, staging_target_path=str(self.staging))
-        )
-
-    async def expand(self, size: int, *, at_staging: bool = False) -> csi.NodeExpandVolumeResponse:
-        """Grow it to a size."""
-        return await self.client.node.node_expand_volume(
-            csi.NodeExpandVolumeRequest(
-                volume_id=self.volume_id,
-                volume_path=str(self.staging if at_staging else self.target),
-                staging_target_path=str(self.staging),
-                capacity_range=csi.CapacityRange(required_bytes=size),
-                volume_capability=self.capability,
-            )
-        )
-
-    async def snapshot(self, name: str = "") -> csi.CreateSnapshotResponse:
-        """Keep its bytes as they are."""
-        return await self.client.controller.create_snapshot(
-            csi.CreateSnapshotRequest(source_volume_id=self.volume_id, name=name or f"snap-{self.name}")
-        )
-
-    async def delete_snapshot(self, snapshot_id: str) -> csi.DeleteSnapshotResponse:
-        """Free a snapshot."""
-        return await self.client.controller.delete_snapshot(
-            csi.DeleteSnapshotRequest(snapshot_id=snapshot_id)
-        )
-
-    async def delete(self) -> csi.DeleteVolumeResponse:
-        """Free it."""
-        return await self.client.controller.delete_volume(csi.DeleteVolumeRequest(volume_id=self.volume_id))
-
-    def forget_folders(self) -> None:
-        """Remove what the kubelet made; both must be empty by then."""
-        for folder in (self.staging, self.target.parent):
-            if folder.exists():
-                folder.rmdir()
 
     # -- the workload ----------------------------------------------------------------------------------
 
