@@ -18,8 +18,7 @@ from grpclib.server import Server
 from hyperframe.frame import GoAwayFrame
 
 from katacsi.rpc import endpoint
-from katacsi.rpc.headers import ReadyEncoder
-from katacsi.rpc.transport import GatheringTransport
+from katacsi.rpc.fast import hasten
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,7 +57,7 @@ class _Methods(dict[str, Handler]):
 class _Connection(H2Protocol):
     """A client's connection; it is in its server's set for as long as it lives."""
 
-    transport: GatheringTransport
+    transport: asyncio.Transport
 
     def __init__(self, made: H2Protocol, alive: set[_Connection]) -> None:
         super().__init__(made.handler, made.config, made.h2_config)
@@ -67,9 +66,9 @@ class _Connection(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.transport = GatheringTransport(transport)
-        super().connection_made(self.transport)
-        self.connection._connection.encoder = ReadyEncoder()  # noqa: SLF001  # before it encoded anything
+        self.transport = transport
+        super().connection_made(transport)
+        hasten(self)
         self._alive.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -6,9 +6,8 @@ import asyncio
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
+from asyncio import selector_events
 
-import hpack
 import hyperframe.frame
 import pytest
 
@@ -17,13 +16,11 @@ from katacsi.csi.client import Client, RpcError, csi
 from katacsi.csi.methods import METHODS
 from katacsi.errors import SettingsError
 from katacsi.model import Condition, VolumeId
+from katacsi.rpc import server
 from katacsi.rpc.interceptor import Interceptor
-from katacsi.rpc.transport import GatheringTransport
 from katacsi.volumes.requests import VolumePage, VolumeView
 from support.door import serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from support.plain_http2 import PlainClient, framed
 
 STAGE = csi.NodeStageVolumeRequest(
     volume_id="v",
@@ -37,77 +34,13 @@ STAGE = csi.NodeStageVolumeRequest(
 )
 
 
-@pytest.fixture
-async def driver(tmp_path):
+@pytest.fixture(params=["hastened", "plain"])
+async def driver(request, tmp_path, monkeypatch):
+    """The driver, with `katacsi.rpc.fast` and without it: nothing but its speed is another."""
+    if request.param == "plain":
+        monkeypatch.setattr(server, "hasten", lambda _: None)
     async with serving(tmp_path / "csi.sock") as served:
         yield served
-
-
-class PlainClient:
-    """HTTP/2 frame by frame: it sees what a gRPC library hides, and sends what one would not."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
-        self.next_stream = 1
-        #: All header fields (trailers too) of each stream, and its message bytes.
-        self.answers: dict[int, dict[str, str]] = {}
-        self.goaway: hyperframe.frame.GoAwayFrame | None = None
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + hyperframe.frame.SettingsFrame().serialize())
-
-    @classmethod
-    async def connect(cls, path: Path) -> PlainClient:
-        return cls(*await asyncio.open_unix_connection(path))
-
-    def call(self, path: str, body: bytes = b"\0\0\0\0\0", timeout: str = "") -> int:
-        """Send a whole request; give its stream."""
-        stream, self.next_stream = self.next_stream, self.next_stream + 2
-        fields = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": path,
-            ":authority": "localhost",
-            "te": "trailers",
-            "content-type": "application/grpc",
-            **({"grpc-timeout": timeout} if timeout else {}),
-        }
-        headers = hyperframe.frame.HeadersFrame(stream, self.encoder.encode(fields), flags=["END_HEADERS"])
-        data = hyperframe.frame.DataFrame(stream, body, flags=["END_STREAM"])
-        self.writer.write(headers.serialize() + data.serialize())
-        return stream
-
-    async def answer(self, stream: int) -> dict[str, str]:
-        """Read on until a stream has its status; give its header fields."""
-        while "grpc-status" not in self.answers.get(stream, {}):
-            await self.read_frame()
-        return self.answers[stream]
-
-    async def last_stream(self) -> int:
-        """Read on until GOAWAY; give the last stream that it says is served."""
-        while self.goaway is None:
-            await self.read_frame()
-        assert self.goaway.error_code == 0
-        return self.goaway.last_stream_id
-
-    async def read_frame(self) -> None:
-        async with asyncio.timeout(5):
-            frame, length = hyperframe.frame.Frame.parse_frame_header(
-                memoryview(await self.reader.readexactly(9))
-            )
-            frame.parse_body(memoryview(await self.reader.readexactly(length)))
-        if isinstance(frame, hyperframe.frame.HeadersFrame):
-            self.answers.setdefault(frame.stream_id, {}).update(self.decoder.decode(frame.data))
-        elif isinstance(frame, hyperframe.frame.GoAwayFrame):
-            self.goaway = frame
-
-    async def close(self) -> None:
-        self.writer.close()
-        await self.writer.wait_closed()
-
-
-def framed(message) -> bytes:
-    """A message as gRPC frames it."""
-    return b"\0" + len(bytes(message)).to_bytes(4, "big") + bytes(message)
 
 
 # -- the socket ----------------------------------------------------------------------------------------
@@ -350,12 +283,9 @@ async def test_client_that_does_not_read_does_not_keep_the_driver(driver):
     )
     driver.workflows.answers["provisioning.list"] = VolumePage(many)
     client = await PlainClient.connect(driver.path)
-    increment = hyperframe.frame.WindowUpdateFrame(0, window_increment=2**30).serialize()
-    client.writer.write(increment)
+    client.open_windows()
     for _ in range(3):
-        stream = client.call("/csi.v1.Controller/ListVolumes")
-        window = hyperframe.frame.WindowUpdateFrame(stream, window_increment=2**30)
-        client.writer.write(window.serialize())
+        client.call("/csi.v1.Controller/ListVolumes")
     client.writer.transport.pause_reading()
     await asyncio.sleep(0.3)
     async with asyncio.timeout(5):
@@ -374,18 +304,17 @@ async def test_client_connection_survives_many_calls(driver):
 async def test_the_line_of_a_success_is_written_after_its_answer(driver, monkeypatch):
     """Who waits for an answer does not wait for the log; what went wrong is in the log before it is told."""
     order = []
-    send, note = GatheringTransport._send, Interceptor._note
+    write, note = selector_events._SelectorSocketTransport.write, Interceptor._note
 
-    def sent(transport):
-        if transport._gathered:
-            order.append("answer")
-        send(transport)
+    def written(transport, data):
+        order.append("answer")
+        write(transport, data)
 
-    def noted(interceptor, *arguments, **words):
+    def noted(interceptor, *arguments, **facts):
         order.append("line")
-        note(interceptor, *arguments, **words)
+        note(interceptor, *arguments, **facts)
 
-    monkeypatch.setattr(GatheringTransport, "_send", sent)
+    monkeypatch.setattr(selector_events._SelectorSocketTransport, "write", written)
     monkeypatch.setattr(Interceptor, "_note", noted)
     client = await PlainClient.connect(driver.path)
     for path, expected in (("/csi.v1.Identity/Probe", ["answer", "line"]), ("/x", ["line", "answer"])):
