@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from katacsi.cli.root import katacsi
-from katacsi.demo.actors import Guests
+from katacsi.demo.guests import Guests
 from katacsi.testing import leaks
 
 _UP = ("NodeStageVolume", "NodePublishVolume")
@@ -213,7 +213,7 @@ def test_a_driver_that_dies_ends_the_demo_with_its_log(scratch):
 def test_bytes_that_differ_are_no_proof(scratch, monkeypatch):
     """When the volume does not hold what was to be written the demo fails: its proof is no mere text."""
     write = Guests.write
-    monkeypatch.setattr(Guests, "write", lambda self, target, data: write(self, target, data[:-1]))
+    monkeypatch.setattr(Guests, "write", lambda self, volume, data: write(self, volume, data[:-1]))
     result = CliRunner().invoke(katacsi, ["demo", "--scratch", str(scratch)])
     assert result.exit_code == 1
     assert "the bytes are not those that were written" in result.stderr

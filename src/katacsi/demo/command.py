@@ -120,12 +120,12 @@ def _run(folder: Path, *, keep: bool, plain: bool) -> int:
                 asyncio.run(signals.play(story))
         except StoryEnded as error:
             outcome.failure = str(error)
-            outcome.log = place.log_tail()
+            outcome.log = place.driver.tail()
         finally:
             outcome.left = place.clear(keep=keep)
         outcome.signal = signals.number
     if keep:
-        screen.say(f"Kept: {place.pool_parent}, with the configuration, the pool and the driver's log.")
+        screen.say(f"Kept: {place.disk}, with the configuration, the pool and the driver's log.")
     code = _report(outcome)
     if code == 0:
         screen.say(story.proven(time.monotonic() - started, everything_gone=not keep))

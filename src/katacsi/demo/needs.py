@@ -8,10 +8,10 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from katacsi.errors import KatacsiError
-from katacsi.host import loop, mounttable
+from katacsi.host import loop
 from katacsi.host.command import ENVIRONMENT, PACKAGES
 from katacsi.model import MIB, format_size
+from katacsi.testing.leaks import filesystem_of
 
 #: What the driver calls on the demo's way.
 _TOOLS: Final = ("mkfs.ext4", "e2fsck", "resize2fs", "blkid")
@@ -64,20 +64,6 @@ def scratch_folder(wished: Path | None) -> Path:
         names = ", ".join(map(str, _FOLDERS))
         raise NoRoom(f"none of {names} has {format_size(_ROOM)} free; give a folder by --scratch DIR")
     return (on_disk or usable)[0]
-
-
-def filesystem_of(folder: Path) -> str:
-    """Name the type of the filesystem that a folder lies on; "" where that cannot be told."""
-    number = os.stat(folder).st_dev  # noqa: PTH116
-    try:
-        table = mounttable.table()
-    except KatacsiError:
-        return ""
-    real = folder.resolve()
-    over = [entry for entry in table if real.is_relative_to(entry.target)]
-    same = [entry for entry in over if entry.device == (os.major(number), os.minor(number))]
-    deepest = max(same or over, key=lambda entry: len(entry.target.parts), default=None)
-    return deepest.fs_type if deepest else ""
 
 
 def _free(folder: Path) -> int:

@@ -6,42 +6,35 @@ proven.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
-import subprocess
 import time
-from contextlib import AsyncExitStack
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 from katacsi import __version__
 from katacsi.csi.client import Client, RpcError, csi
-from katacsi.demo import needs, witness
-from katacsi.demo.actors import ActorFailed, Driver, Guests
+from katacsi.demo import witness
+from katacsi.demo.guests import GuestFailed, Guests
 from katacsi.demo.screen import Row
 from katacsi.directvolume.names import RECORD_FILE, entry_name
 from katacsi.errors import KatacsiError
 from katacsi.model import MIB, format_size
+from katacsi.testing.leaks import filesystem_of
+from katacsi.testing.process import DriverFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
-    from katacsi.demo.actors import Report
+    from katacsi.demo.guests import Report
     from katacsi.demo.place import Place
     from katacsi.demo.screen import Screen
+    from katacsi.testing.kubelet import Volume
 
 _SIZE = 64 * MIB
 _GROWN = 128 * MIB
 _WRITTEN = 4 * MIB
-_VOLUME = "pvc-demo"
-_RESTORED = "pvc-copy"
-_SNAPSHOT = "snap-demo"
-_CAPABILITY = csi.VolumeCapability(
-    mount=csi.VolumeCapabilityMountVolume(fs_type="ext4"),
-    access_mode=csi.VolumeCapabilityAccessMode(
-        mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_MULTI_WRITER
-    ),
-)
 
 
 class StoryEnded(Exception):
@@ -54,10 +47,7 @@ class Story:
     def __init__(self, place: Place, screen: Screen) -> None:
         self._place = place
         self._screen = screen
-        self._driver = Driver(place)
         self._guests = Guests(place)
-        self._clients = AsyncExitStack()
-        self._client: Client | None = None
         self._written = secrets.token_bytes(_WRITTEN)
         self._calls = 0
         self._proofs: list[str] = []
@@ -68,20 +58,29 @@ class Story:
         Raises:
             StoryEnded: something was not as it should be.
         """
-        place = self._place
+        driver = self._place.driver
         self._screen.say(
-            f"katacsi {__version__}. Pool: {place.pool} ({needs.filesystem_of(place.pool)}); "
-            f"records: {place.records}"
+            f"katacsi {__version__}. Pool: {driver.pool} ({filesystem_of(driver.pool)}); "
+            f"records: {driver.records}"
         )
         self._screen.head()
         try:
-            async with self._clients:
-                volume = await self._handed_over()
+            async with Client(driver.socket) as client:
+                volume = self._place.volume("pvc-demo", client, _SIZE)
+                restored = self._place.volume("pvc-copy", client, _SIZE)
+                await self._handed_over(volume)
                 await self._survives_a_kill(volume)
-                restored, snapshot = await self._restored(volume)
+                snapshot = await self._restored(volume, restored)
                 await self._grows(volume)
                 await self._deleted(volume, restored, snapshot)
-        except (ActorFailed, RpcError, KatacsiError, OSError, subprocess.TimeoutExpired) as error:
+        except (
+            GuestFailed,
+            DriverFailed,
+            RpcError,
+            KatacsiError,
+            OSError,
+            TimeoutExpired,
+        ) as error:
             raise StoryEnded(str(error)) from error
 
     def end_guests(self) -> None:
@@ -98,157 +97,81 @@ class Story:
 
     # -- the chapters ----------------------------------------------------------------------------------
 
-    async def _handed_over(self) -> str:
+    async def _handed_over(self, volume: Volume) -> None:
         self._screen.chapter("A volume, from the pool to the guest")
         await self._start_driver("start")
-        volume = await self._create(_VOLUME)
-        await self._stage(_VOLUME, volume)
-        await self._publish(_VOLUME, volume)
-        self._show_record(_VOLUME)
-        await self._stats(_VOLUME, volume)
-        target = str(self._place.target(_VOLUME))
-        report = await self._guest("mount, write, sync", lambda: self._guests.write(target, self._written))
+        await self._rpc("CreateVolume", volume.create)
+        await self._rpc("NodeStageVolume", volume.stage)
+        await self._rpc("NodePublishVolume", volume.publish)
+        self._show_record(volume)
+        await self._rpc("NodeGetVolumeStats", volume.stats, answered=_usages)
+        report = await self._guest("mount, write, sync", lambda: self._guests.write(volume, self._written))
         self._check_bytes(report, "right after they were written")
-        return volume
 
-    async def _survives_a_kill(self, volume: str) -> None:
+    async def _survives_a_kill(self, volume: Volume) -> None:
         self._screen.chapter("The pod goes; the driver is killed; the pod comes back")
-        await self._unpublish(_VOLUME, volume)
-        await self._unstage(_VOLUME, volume)
-        pid = self._driver.pid
-        await self._do("demo", "kill -9", self._driver.kill, lambda: [f"the driver, process {pid}, is gone"])
+        await self._down(volume)
+        driver = self._place.driver
+        gone = f"the driver, process {driver.pid}, is gone"
+        await self._do("demo", "kill -9", lambda: asyncio.to_thread(driver.kill), lambda: [gone])
         await self._start_driver("start again")
-        await self._stage(_VOLUME, volume)
-        await self._publish(_VOLUME, volume)
-        await self._guest_reads(_VOLUME, "after the driver was killed")
+        await self._up(volume)
+        await self._guest_reads(volume, "after the driver was killed")
 
-    async def _restored(self, volume: str) -> tuple[str, str]:
+    async def _restored(self, volume: Volume, restored: Volume) -> str:
         self._screen.chapter("A snapshot, and a second volume from it")
         # Where the pool's filesystem has no reflinks, a volume that a guest may write is not copied.
-        await self._unpublish(_VOLUME, volume)
-        answer = await self._rpc(
-            "CreateSnapshot",
-            lambda client: client.controller.create_snapshot(
-                csi.CreateSnapshotRequest(source_volume_id=volume, name=_SNAPSHOT)
-            ),
-        )
+        await self._rpc("NodeUnpublishVolume", volume.unpublish)
+        answer = await self._rpc("CreateSnapshot", lambda: volume.snapshot("snap-demo"))
         snapshot: str = answer.snapshot.snapshot_id
-        restored = await self._create(_RESTORED, snapshot)
-        await self._stage(_RESTORED, restored)
-        await self._publish(_RESTORED, restored)
-        await self._guest_reads(_RESTORED, "in a volume restored from a snapshot")
-        await self._unpublish(_RESTORED, restored)
-        await self._unstage(_RESTORED, restored)
-        return restored, snapshot
+        await self._rpc("CreateVolume", lambda: restored.create(snapshot_id=snapshot))
+        await self._up(restored)
+        await self._guest_reads(restored, "in a volume restored from a snapshot")
+        await self._down(restored)
+        return snapshot
 
-    async def _grows(self, volume: str) -> None:
+    async def _grows(self, volume: Volume) -> None:
         self._screen.chapter(
             f"{format_size(_SIZE)} become {format_size(_GROWN)}, while a guest has the volume"
         )
-        await self._publish(_VOLUME, volume)
-        target = str(self._place.target(_VOLUME))
-        small = await self._guest("mount, stay", lambda: self._guests.hold(target))
+        await self._rpc("NodePublishVolume", volume.publish)
+        small = await self._guest("mount, stay", lambda: self._guests.hold(volume))
         await self._expand(volume, expected="FAILED_PRECONDITION")
         await self._do("guest", "unmount, end", self._guests.let_go)
-        await self._unpublish(_VOLUME, volume)
-        await self._unstage(_VOLUME, volume)
-        await self._stage(_VOLUME, volume)
-        await self._publish(_VOLUME, volume)
+        await self._down(volume)
+        await self._up(volume)
         await self._expand(volume)
-        large = await self._guest_reads(_VOLUME, f"after it grew to {format_size(_GROWN)}")
+        large = await self._guest_reads(volume, f"after it grew to {format_size(_GROWN)}")
         if large.filesystem_bytes < small.filesystem_bytes + (_GROWN - _SIZE) // 2:
             raise StoryEnded(
                 f"the guest sees a filesystem of {large.filesystem_bytes} bytes after the growth, and of "
                 f"{small.filesystem_bytes} before"
             )
 
-    async def _deleted(self, volume: str, restored: str, snapshot: str) -> None:
+    async def _deleted(self, volume: Volume, restored: Volume, snapshot: str) -> None:
         self._screen.chapter("Everything goes")
-        await self._unpublish(_VOLUME, volume)
-        await self._unstage(_VOLUME, volume)
-        await self._rpc(
-            "DeleteSnapshot",
-            lambda client: client.controller.delete_snapshot(csi.DeleteSnapshotRequest(snapshot_id=snapshot)),
-        )
+        await self._down(volume)
+        await self._rpc("DeleteSnapshot", lambda: volume.delete_snapshot(snapshot))
         for each in (restored, volume):
-            await self._delete(each)
+            await self._rpc("DeleteVolume", each.delete)
         if left := self._scene().images:
             raise StoryEnded(f"the pool still holds {', '.join(left)}")
         await self._do("demo", "stop the driver", self._stop_driver)
 
     # -- calls -----------------------------------------------------------------------------------------
 
-    async def _create(self, name: str, snapshot: str = "") -> str:
-        source = None
-        if snapshot:
-            source = csi.VolumeContentSource(
-                snapshot=csi.VolumeContentSourceSnapshotSource(snapshot_id=snapshot)
-            )
-        request = csi.CreateVolumeRequest(
-            name=name,
-            capacity_range=csi.CapacityRange(required_bytes=_SIZE),
-            volume_capabilities=[_CAPABILITY],
-            parameters={"katacsi.io/direct": "true"},
-            volume_content_source=source,
-        )
-        answer = await self._rpc("CreateVolume", lambda client: client.controller.create_volume(request))
-        volume_id: str = answer.volume.volume_id
-        return volume_id
+    async def _up(self, volume: Volume) -> None:
+        await self._rpc("NodeStageVolume", volume.stage)
+        await self._rpc("NodePublishVolume", volume.publish)
 
-    async def _delete(self, volume: str) -> None:
-        await self._rpc(
-            "DeleteVolume",
-            lambda client: client.controller.delete_volume(csi.DeleteVolumeRequest(volume_id=volume)),
-        )
+    async def _down(self, volume: Volume) -> None:
+        await self._rpc("NodeUnpublishVolume", volume.unpublish)
+        await self._rpc("NodeUnstageVolume", volume.unstage)
 
-    async def _stage(self, name: str, volume: str) -> None:
-        request = csi.NodeStageVolumeRequest(
-            volume_id=volume,
-            staging_target_path=str(self._place.staging(name)),
-            volume_capability=_CAPABILITY,
-            volume_context={"katacsi.io/direct": "true"},
-        )
-        await self._rpc("NodeStageVolume", lambda client: client.node.node_stage_volume(request))
-
-    async def _unstage(self, name: str, volume: str) -> None:
-        request = csi.NodeUnstageVolumeRequest(
-            volume_id=volume, staging_target_path=str(self._place.staging(name))
-        )
-        await self._rpc("NodeUnstageVolume", lambda client: client.node.node_unstage_volume(request))
-
-    async def _publish(self, name: str, volume: str) -> None:
-        request = csi.NodePublishVolumeRequest(
-            volume_id=volume,
-            staging_target_path=str(self._place.staging(name)),
-            target_path=str(self._place.target(name)),
-            volume_capability=_CAPABILITY,
-            volume_context={"katacsi.io/direct": "true"},
-        )
-        await self._rpc("NodePublishVolume", lambda client: client.node.node_publish_volume(request))
-
-    async def _unpublish(self, name: str, volume: str) -> None:
-        request = csi.NodeUnpublishVolumeRequest(volume_id=volume, target_path=str(self._place.target(name)))
-        await self._rpc("NodeUnpublishVolume", lambda client: client.node.node_unpublish_volume(request))
-
-    async def _stats(self, name: str, volume: str) -> None:
-        request = csi.NodeGetVolumeStatsRequest(volume_id=volume, volume_path=str(self._place.target(name)))
-        await self._rpc(
-            "NodeGetVolumeStats",
-            lambda client: client.node.node_get_volume_stats(request),
-            answered=lambda answer: f"answer: {', '.join(_usage(usage) for usage in answer.usage)}",
-        )
-
-    async def _expand(self, volume: str, expected: str = "OK") -> None:
-        request = csi.NodeExpandVolumeRequest(
-            volume_id=volume,
-            volume_path=str(self._place.target(_VOLUME)),
-            staging_target_path=str(self._place.staging(_VOLUME)),
-            capacity_range=csi.CapacityRange(required_bytes=_GROWN),
-            volume_capability=_CAPABILITY,
-        )
+    async def _expand(self, volume: Volume, expected: str = "OK") -> None:
         await self._rpc(
             "NodeExpandVolume",
-            lambda client: client.node.node_expand_volume(request),
+            lambda: volume.expand(_GROWN),
             expected=expected,
             answered=lambda answer: f"answer: {format_size(answer.capacity_bytes)}",
         )
@@ -256,20 +179,19 @@ class Story:
     async def _rpc(
         self,
         name: str,
-        call: Callable[[Client], Awaitable[Any]],
+        call: Callable[[], Awaitable[Any]],
         *,
         expected: str = "OK",
         answered: Callable[[Any], str] | None = None,
     ) -> Any:  # noqa: ANN401  # each call has an answer of its own
         """Call the driver; show the call, its time, and what is different on this machine afterwards."""
-        assert self._client is not None, "the driver was started"
         before = self._scene()
         answer, code, message = None, "OK", ""
         who = "kubelet" if name.startswith("Node") else "sidecar"
         with self._screen.working(who, name):
             started = time.monotonic()
             try:
-                answer = await call(self._client)
+                answer = await call()
             except RpcError as error:
                 code, message = error.code, error.message
             ms = (time.monotonic() - started) * 1000
@@ -289,20 +211,21 @@ class Story:
     # -- what is not a call ----------------------------------------------------------------------------
 
     async def _start_driver(self, what: str) -> None:
-        await self._do("demo", what, self._driver.start, self._answers)
-        self._client = await self._clients.enter_async_context(Client(self._place.socket))
+        driver = self._place.driver
 
-    def _answers(self) -> list[str]:
-        return [f"the driver, process {self._driver.pid}, answers"]
+        async def start() -> None:
+            driver.spawn()
+            await driver.wait_ready()
+
+        await self._do("demo", what, start, lambda: [f"the driver, process {driver.pid}, answers"])
 
     async def _stop_driver(self) -> None:
-        code = await self._driver.stop()
+        code = await asyncio.to_thread(self._place.driver.stop)
         if code:
             raise StoryEnded(f"the driver ended with exit code {code}")
 
-    async def _guest_reads(self, name: str, when: str) -> Report:
-        target = str(self._place.target(name))
-        report = await self._guest("mount, read", lambda: self._guests.read(target))
+    async def _guest_reads(self, volume: Volume, when: str) -> Report:
+        report = await self._guest("mount, read", lambda: self._guests.read(volume))
         self._check_bytes(report, when)
         self._proofs.append(when)
         return report
@@ -320,7 +243,7 @@ class Story:
         self,
         who: str,
         what: str,
-        act: Callable[[], Awaitable[None]],
+        act: Callable[[], Awaitable[object]],
         facts: Callable[[], list[str]] = list,
     ) -> None:
         before = self._scene()
@@ -334,13 +257,17 @@ class Story:
         if report.sha256 != hashlib.sha256(self._written).hexdigest():
             raise StoryEnded(f"the bytes are not those that were written, {when}: {report}")
 
-    def _show_record(self, name: str) -> None:
-        file: Path = self._place.records / entry_name(str(self._place.target(name))) / RECORD_FILE
+    def _show_record(self, volume: Volume) -> None:
+        file = self._place.driver.records / entry_name(str(volume.target)) / RECORD_FILE
         self._screen.say(f"  The record that Kata reads, {file}:")
         self._screen.say(f"  {file.read_text()}")
 
     def _scene(self) -> witness.Scene:
         return witness.look(self._place)
+
+
+def _usages(answer: csi.NodeGetVolumeStatsResponse) -> str:
+    return f"answer: {', '.join(_usage(usage) for usage in answer.usage)}"
 
 
 def _usage(usage: csi.VolumeUsage) -> str:

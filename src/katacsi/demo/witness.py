@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from katacsi.backends.api import Facts
 from katacsi.backends.loopfile.records import SnapshotRecord, VolumeRecord
-from katacsi.demo.place import backing_file
 from katacsi.directvolume.names import RECORD_FILE, decoded
 from katacsi.errors import HostError
 from katacsi.host import loopdevices, mounttable, superblock
 from katacsi.model import format_size
+from katacsi.testing import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,9 +62,10 @@ class Scene:
 
 def look(place: Place) -> Scene:
     """Look at the pool's files, the loop devices, the mounts and the records."""
-    devices = {backing_file(device.path): device for device in loopdevices.devices()}
+    files = leaks.loops_below(place.driver.pool)
+    devices = {files[device.path]: device for device in loopdevices.devices() if device.path in files}
     images = {}
-    for file in sorted(place.pool.glob("*/*/disk.img")):
+    for file in sorted(place.driver.pool.glob("*/*/disk.img")):
         if not file.parent.name.startswith("."):
             images[f"{file.parts[-3]}/{file.parts[-2]}"] = _image(file, devices.get(file))
     guards = {
@@ -74,7 +75,7 @@ def look(place: Place) -> Scene:
     }
     records = {
         decoded(file.parent.name) or file.parent.name: file.read_text()
-        for file in place.records.glob(f"*/{RECORD_FILE}")
+        for file in place.driver.records.glob(f"*/{RECORD_FILE}")
     }
     return Scene(images, guards, records)
 

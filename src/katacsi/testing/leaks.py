@@ -92,10 +92,11 @@ def undo(leaks: Leaks, *, lazily: bool = True) -> None:
 
 
 def filesystem_of(folder: Path) -> str:
-    """Return the type of the filesystem that a folder lies on."""
+    """Return the type of the filesystem that a folder lies on; empty where it sees no mount of it."""
     over = [mount for mount in mounts() if folder.resolve().is_relative_to(mount.target)]
     # The deepest mount point wins, and of several mounts on one point the newest.
-    return max(over, key=lambda mount: len(mount.target.parts) * 10_000 + over.index(mount)).filesystem
+    deepest = max(enumerate(over), key=lambda at: (len(at[1].target.parts), at[0]), default=None)
+    return deepest[1].filesystem if deepest else ""
 
 
 def _succeeds(*argv: str | Path) -> bool:
