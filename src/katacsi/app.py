@@ -32,11 +32,10 @@ from katacsi.errors import HostError, SettingsError
 from katacsi.host import command, offloop
 from katacsi.metrics import Metrics
 from katacsi.metrics_page import serve_metrics
-from katacsi.model import MAX_NAME_BYTES
 from katacsi.rpc.changes import Changes
 from katacsi.rpc.interceptor import Interceptor
 from katacsi.rpc.server import DrainingServer
-from katacsi.settings import check
+from katacsi.settings import check, check_node_id
 from katacsi.volumes.context import Context
 from katacsi.volumes.gauges import refresh
 from katacsi.volumes.pools import Pool, Pools
@@ -170,8 +169,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
     Raises:
         SettingsError: the configuration cannot be used.
     """
-    if not node_id or len(node_id.encode()) > MAX_NAME_BYTES:
-        raise SettingsError(f"--node-id {node_id!r}: give the node's name, at most {MAX_NAME_BYTES} bytes")
+    check_node_id(node_id)
     stop = _stop_signal()
     metrics = Metrics.create(katacsi.__version__)
     command.observe(

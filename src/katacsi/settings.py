@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from katacsi.errors import SettingsError
 
@@ -30,6 +30,13 @@ _NOT_SETTINGS = (
     "KATACSI_REQUIRE",
     "KATACSI_TEST_",
 )
+
+#: CSI, Topology: a key's prefix is a domain name in lower case, of at most 63 characters.
+_DOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_TOPOLOGY = "topology."
+_MAX_DRIVER_NAME = 63 - len(_TOPOLOGY)
+#: CSI, Topology: what a value may be.
+_SEGMENT = r"[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?"
 
 Model = TypeVar("Model", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0)]
@@ -107,8 +114,9 @@ class Settings(_Section):
 
     driver_name: str = Field(
         default="local.katacsi.io",
-        description="The CSI driver name: a domain name, unique in the cluster.",
-        pattern=r"^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$",
+        description="The CSI driver name, unique in the cluster: a domain name in lower case, of at most "
+        f"{_MAX_DRIVER_NAME} characters, since it is part of the topology key `topology.<driver name>/node`.",
+        json_schema_extra={"pattern": f"^{_DOMAIN}$", "maxLength": _MAX_DRIVER_NAME},
     )
     direct_volume_root: Path = Field(
         default=Path("/run/kata-containers/shared/direct-volumes"),
@@ -152,6 +160,17 @@ class Settings(_Section):
     metrics: MetricsSettings = Field(default_factory=MetricsSettings, description=MetricsSettings.__doc__)
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description=TimeoutSettings.__doc__)
 
+    @field_validator("driver_name")
+    @classmethod
+    def _can_be_a_topology_key(cls, name: str) -> str:
+        if len(name) > _MAX_DRIVER_NAME or not re.fullmatch(_DOMAIN, name):
+            raise ValueError(
+                f"{name!r} cannot name the driver: CSI wants a domain name in lower case in a topology key, "
+                f"which leaves {_MAX_DRIVER_NAME} letters, digits, dashes and dots; choose one such as "
+                "local.katacsi.io"
+            )
+        return name
+
     @property
     def state_path(self) -> Path:
         """The state directory, its default filled in."""
@@ -160,7 +179,7 @@ class Settings(_Section):
     @property
     def topology_key(self) -> str:
         """The topology key that names the node a local volume lives on."""
-        return f"topology.{self.driver_name}/node"
+        return f"{_TOPOLOGY}{self.driver_name}/node"
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -209,6 +228,21 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Settings:
     return settings
 
 
+def check_node_id(node_id: str) -> str:
+    """Give a node's name back if it can be a value of the topology key.
+
+    Raises:
+        SettingsError: CSI does not allow it; with the remedy.
+    """
+    if not re.fullmatch(_SEGMENT, node_id):
+        raise SettingsError(
+            f"--node-id {node_id!r}: CSI allows the name of a place 63 letters, digits, dashes, dots and "
+            "underscores, a letter or digit first and last; give another that is unique in the cluster, such "
+            "as the host's name without its domain"
+        )
+    return node_id
+
+
 def check(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model:
     """Check a raw mapping against a model of settings.
 
@@ -226,7 +260,7 @@ def check(model: type[Model], raw: Mapping[str, Any], *, where: str) -> Model:
                     f"{where}: {key}: unknown key; known are {', '.join(sorted(model.model_fields))}"
                 )
             else:
-                lines.append(f"{where}: {key}: {item['msg']}")
+                lines.append(f"{where}: {key}: {item['msg'].removeprefix('Value error, ')}")
         raise SettingsError("\n".join(lines)) from error
 
 

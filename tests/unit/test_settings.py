@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from katacsi.errors import SettingsError
-from katacsi.settings import Settings, load, parse
+from katacsi.settings import Settings, check_node_id, load, parse
 
 EXAMPLE = """
 driver_name: local.katacsi.io
@@ -80,7 +80,17 @@ def test_the_tooling_s_variables_are_no_settings(config):
         ("timeouts: {mkfs: 0}", "timeouts.mkfs"),
         ("timeouts: {mkfs: -1}", "timeouts.mkfs"),
         ("timeouts: {mkfs: soon}", "timeouts.mkfs"),
-        ("driver_name: 'not a name'", "driver_name"),
+        ("driver_name: 'not a name'", "driver_name: 'not a name' cannot name the driver: .*choose one"),
+        ("driver_name: Local.katacsi.io", "driver_name: 'Local.katacsi.io' cannot"),
+        ("driver_name: under_score", "driver_name"),
+        ("driver_name: two..dots", "driver_name"),
+        ("driver_name: -dash", "driver_name"),
+        ("driver_name: dash-.io", "driver_name"),
+        ("driver_name: ''", "driver_name"),
+        ('driver_name: "line\\n"', "driver_name"),
+        ("driver_name: ü.io", "driver_name"),
+        ("driver_name: " + "d" * 55, "driver_name: .*54"),
+        ("driver_name: 7", "driver_name"),
         ("default_filesystem: btrfs", "default_filesystem"),
         ("default_volume_size: 0", "default_volume_size"),
         ("guest_filesystems: maybe", "guest_filesystems"),
@@ -102,6 +112,27 @@ def test_what_is_wrong_is_named(config, text, says):
     with pytest.raises(SettingsError, match=says) as refusal:
         load(path, {})
     assert str(path) in refusal.value.message
+
+
+@pytest.mark.parametrize("name", ["d", "0.io", "a-b.katacsi.io", "d" * 54])
+def test_the_topology_key_is_one_that_csi_allows(config, name):
+    """A driver name that is accepted gives a key whose prefix has at most 63 characters."""
+    key = load(config(f"driver_name: '{name}'"), {}).topology_key
+    assert key == f"topology.{name}/node"
+    assert len(key.partition("/")[0]) <= 63
+
+
+@pytest.mark.parametrize("node_id", ["n", "Worker-1", "ip-10-0-0-1.eu_1", "n" * 63, "7"])
+def test_a_node_id_that_can_be_a_place(node_id):
+    """What Kubernetes mostly calls a node is taken as it is."""
+    assert check_node_id(node_id) == node_id
+
+
+@pytest.mark.parametrize("node_id", ["", "n" * 64, "-n", "n.", "a b", "a/b", "ü", "n\n"])
+def test_a_node_id_that_cannot_be_a_place(node_id):
+    """The scheduler could not use such a name as a label's value; the remedy is said at start."""
+    with pytest.raises(SettingsError, match=r"--node-id .*unique in the cluster"):
+        check_node_id(node_id)
 
 
 def test_all_mistakes_come_at_once(config):

@@ -27,7 +27,7 @@ from katacsi.csi.capabilities import Role
     envvar="NODE_ID",
     show_envvar=True,
     metavar="NAME",
-    help="This node's name, as Kubernetes has it.",
+    help="This node's name, as Kubernetes has it; where that has more than 63 characters, another one.",
 )
 @click.option(
     "--mode",

@@ -152,10 +152,11 @@ def test_a_bad_configuration_is_exit_code_2_and_a_line_for_each_key(run, tmp_pat
     [
         ({"--config": "/nonexistent/c.yaml"}, "/nonexistent/c.yaml"),
         ({"--endpoint": "tcp://0.0.0.0:1"}, "--endpoint tcp://0.0.0.0:1"),
-        ({"--node-id": "n" * 129}, "--node-id"),
+        ({"--node-id": "n" * 64}, "--node-id"),
+        ({"--node-id": "node/1"}, "--node-id"),
         ({"--mode": "both"}, "--mode"),
     ],
-    ids=["config", "endpoint", "node id", "mode"],
+    ids=["config", "endpoint", "long node id", "odd node id", "mode"],
 )
 def test_a_start_that_cannot_work_is_exit_code_2(run, config, change, named):
     """What is wrong with the call is named; nothing is served."""
