@@ -176,6 +176,10 @@ class Settings(_Section):
         """The state directory, its default filled in."""
         return self.state_directory or Path("/run/katacsi") / self.driver_name
 
+    def may_mount(self, *, guest_written: bool) -> bool:
+        """Whether the host's kernel may mount a filesystem, or its tools may take it for sound."""
+        return not guest_written or self.guest_filesystems == "allow"
+
     @property
     def topology_key(self) -> str:
         """The topology key that names the node a local volume lives on."""

@@ -190,7 +190,7 @@ async def test_a_guest_that_has_outlived_its_shim(scratch, configured, attached)
             assert named in found["fact"]
         assert f"kill {pid}" in found["remedy"]
         writer = DirectVolumeWriter(scratch / "memory" / "records")
-        await writer.add("/var/lib/kubelet/pods/p/target", DirectVolumeRecord(device, "ext4"))
+        writer.add("/var/lib/kubelet/pods/p/target", DirectVolumeRecord(device, "ext4"))
         found = doctor("--config", config)["records-guests", subject]
         assert "record of /var/lib/kubelet/pods/p/target" in found["fact"]
         with process(*shim):

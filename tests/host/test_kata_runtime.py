@@ -73,13 +73,13 @@ async def test_records_are_handed_over_by_the_real_command(kata_runtime, root):
     await handover.prove()
     writer = DirectVolumeWriter(root, handover=handover)
     for record in RECORDS:
-        await writer.add(TARGET, record)
+        writer.add(TARGET, record)
         (entry,) = root.iterdir()
         assert (entry / "mountInfo.json").read_bytes() == record.to_json()
-        assert await writer.read(TARGET) == record
+        assert writer.read(TARGET) == record
         (entry / "aa").touch()
-        await writer.add(TARGET, record)
+        writer.add(TARGET, record)
         assert writer.sandbox_ids(TARGET) == ["aa"]
-        assert await writer.remove(TARGET)
-        assert not await writer.remove(TARGET)
+        assert writer.remove(TARGET)
+        assert not writer.remove(TARGET)
     assert list(root.iterdir()) == []

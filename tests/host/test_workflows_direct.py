@@ -673,7 +673,7 @@ async def test_a_publish_that_fails_late_takes_back_what_it_did(node, direct, mo
     await pvc.stage()
     writer = node.driver.context.writer
 
-    async def fails(*_):
+    def fails(*_):
         raise HostError("no room on the tmpfs")
 
     with monkeypatch.context() as patch:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from katacsi.errors import HostError, NotFound, OutOfSpace, Precondition, SizeOutOfRange
+from katacsi.errors import HostError, NotFound, OutOfSpace, Precondition, SizeOutOfRange, VolumeInUse
 from katacsi.host import block, growth, holders, mount, superblock
 from katacsi.model import AccessType
 from support import blockdevices
@@ -277,8 +277,9 @@ async def test_a_guest_s_own_filesystem_is_not_mounted_to_grow(volume, monkeypat
 
 
 @pytest.mark.gate("expand-never-lies")
-async def test_a_guest_that_outlived_its_pod_is_not_grown_under(node, volume):
-    """Stage and publish of the next pod do not touch the filesystem while somebody still holds the device."""
+@pytest.mark.gate("one-device-one-guest")
+async def test_a_guest_that_outlived_its_pod_keeps_the_device(node, volume):
+    """While somebody holds the device, no next pod gets it, and its filesystem is not touched."""
     pvc = volume(direct=True)
     await pvc.up()
     small = pvc.filesystem.size_bytes
@@ -287,12 +288,12 @@ async def test_a_guest_that_outlived_its_pod_is_not_grown_under(node, volume):
             await pvc.expand(pvc.size + 64 * MIB)
         await pvc.unpublish()
         with tools_run() as tools:
-            await pvc.stage()
-            await pvc.publish()
+            for call in (pvc.stage, pvc.publish):
+                with pytest.raises(VolumeInUse, match=r"sleep \(process"):
+                    await call()
         assert not {"e2fsck", "resize2fs"} & set(tools)
         assert pvc.filesystem.size_bytes == small
         assert (await pvc.facts()).pending_size == pvc.size + 64 * MIB
-    await pvc.unpublish()
     await pvc.publish()
     assert is_full(pvc)
     assert (await pvc.facts()).pending_size == 0

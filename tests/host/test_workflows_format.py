@@ -531,7 +531,7 @@ def test_the_superblock_reader_sees_what_mkfs_made(scratch):
 @pytest.mark.parametrize("places", [1, 2])
 async def test_no_more_filesystems_are_made_at_once_than_there_is_room_for(node, volume, monkeypatch, places):
     """The rest waits, with the facts saying that a format has begun, and holds up nobody else's steps."""
-    monkeypatch.setattr(node.driver.staging._formatter, "_room", asyncio.Semaphore(places))
+    monkeypatch.setattr(node.driver.staging._formatter, "_at_once", asyncio.Semaphore(places))
     running, most = [], []
     make = mkfs.make
 

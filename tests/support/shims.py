@@ -375,7 +375,6 @@ class Places:
             "rust_sockets": self.rust,
             "shared": self.shared,
             "places": [f"{self.bundles}/*/config.json"],
-            "timeout_s": 2,
         }
         return Sandboxes(root, **own | other)
 

@@ -16,7 +16,6 @@ Differences from kata-runtime, each because one of the runtimes would misread wh
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -77,7 +76,7 @@ def add(root: Path, volume_path: str, mount_info: str) -> None:
     """
     target_entry_name(volume_path)
     record, warnings = _understood(mount_info)
-    asyncio.run(DirectVolumeWriter(root).add(volume_path, record))
+    DirectVolumeWriter(root).add(volume_path, record)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
 
@@ -91,7 +90,7 @@ def remove(root: Path, volume_path: str) -> None:
     Containers that run keep their volume; one that starts afterwards gets the host's folder instead. The
     record of a volume that `katacsi serve` published goes when its pod goes: leave it to NodeUnpublish.
     """
-    asyncio.run(DirectVolumeWriter(root).remove(volume_path))
+    DirectVolumeWriter(root).remove(volume_path)
 
 
 @direct_volume.command("list")
@@ -103,7 +102,7 @@ def list_(root: Path, output: Output) -> None:
     PROBLEM says what a runtime would stumble over: a record that is torn or of another kind, or a folder
     without one.
     """
-    entries = asyncio.run(DirectVolumeWriter(root).listing())
+    entries = DirectVolumeWriter(root).listing()
     if output == "json":
         print_json([_as_json(entry) for entry in entries])
         return
@@ -121,7 +120,8 @@ def list_(root: Path, output: Output) -> None:
 def show(root: Path, volume_path: str, output: Output) -> None:
     """Show the record of a path, the file it is in, and the sandboxes that use it."""
     file = root / target_entry_name(volume_path) / RECORD_FILE
-    record, sandboxes = asyncio.run(_look(root, volume_path))
+    writer = DirectVolumeWriter(root)
+    record, sandboxes = writer.read(volume_path), writer.live(volume_path)
     if record is None:
         raise NotFound(f"{volume_path}: has no record ({file} is absent); see `katacsi direct-volume list`")
     if output == "json":
@@ -143,11 +143,6 @@ def show(root: Path, volume_path: str, output: Output) -> None:
             ("Sandboxes", ", ".join(_named(sandbox) for sandbox in sandboxes) or "none is live"),
         )
     )
-
-
-async def _look(root: Path, volume_path: str) -> tuple[DirectVolumeRecord | None, list[Sandbox]]:
-    writer = DirectVolumeWriter(root)
-    return await writer.read(volume_path), await writer.live(volume_path)
 
 
 def _named(sandbox: Sandbox) -> str:

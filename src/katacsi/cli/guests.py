@@ -83,7 +83,7 @@ def resize(root: Path, volume_path: str, size_bytes: int) -> None:
 
 async def _resized(root: Path, volume_path: str, size_bytes: int) -> Resizing:
     writer = _asking(root)
-    if (record := await writer.read(volume_path)) is None:
+    if (record := writer.read(volume_path)) is None:
         raise NotFound(f"{volume_path}: has no record; see `katacsi direct-volume list`")
     seen = proof.on_device(record.device)
     if seen is not None and seen.device_bytes < size_bytes:

@@ -70,7 +70,7 @@ def _is_read(volume: Volume) -> bool:
 
 def _used_by(view: View) -> str:
     if view.published:
-        return ", ".join(sorted({published.mode for published in view.published}))
+        return ", ".join(sorted({published.mode.value for published in view.published}))
     return "staged" if view.staged else ""
 
 
@@ -122,7 +122,7 @@ def facts(view: View, detail: Detail, now: float) -> list[tuple[str, str]]:
 
 
 def _published(published: Published) -> str:
-    return f"{published.mode}{', read-only' if published.read_only else ''} at {published.path}"
+    return f"{published.mode.value}{', read-only' if published.read_only else ''} at {published.path}"
 
 
 def _created(created_at: float, now: float) -> str:
@@ -151,7 +151,7 @@ def as_json(view: View) -> dict[str, Any]:
         "created_at": volume.created_at,
         "staged": [staged.path for staged in view.staged],
         "published": [
-            {"path": p.path, "mode": p.mode, "read_only": p.read_only, "device": p.device}
+            {"path": p.path, "mode": p.mode.value, "read_only": p.read_only, "device": p.device}
             for p in view.published
         ],
     }

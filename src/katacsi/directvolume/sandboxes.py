@@ -9,9 +9,10 @@ runtime/pkg/containerd-shim-v2/shim_management.go and libs/shim-interface/src/li
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from katacsi.directvolume import bundles
 from katacsi.directvolume.names import RECORD_FILE, target_entry_name
 from katacsi.directvolume.shim import Dialect, Sandbox
 from katacsi.errors import HostError
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,6 @@ class Sandboxes:
         rust_sockets: where runtime-rs shims have theirs.
         shared: where runtime-rs has a folder per sandbox for what it shares with the guest.
         places: where container runtimes keep their bundles, as in `bundles.STOCK_PLACES`.
-        timeout_s: how long a shim may take to accept a connection.
     """
 
     def __init__(
@@ -73,29 +72,26 @@ class Sandboxes:
         rust_sockets: Path = Path("/run/kata"),
         shared: Path = Path("/run/kata-containers/shared/sandboxes"),
         places: Sequence[str] = bundles.STOCK_PLACES,
-        timeout_s: float = 3.0,
     ) -> None:
         self._root = root
         self._folders = {Dialect.GO: go_sockets, Dialect.RUST: rust_sockets}
         self._shared = shared
         self._places = places
-        self._timeout_s = timeout_s
 
-    async def live(self, target: str) -> list[Sandbox]:
+    def live(self, target: str) -> list[Sandbox]:
         """List the live sandboxes that use a target, as far as they can be known; see `sighted`."""
-        return list((await self.sighted(target)).live)
+        return list(self.sighted(target).live)
 
-    async def sighted(self, target: str) -> Sighting:
+    def sighted(self, target: str) -> Sighting:
         """Look who uses a target: by id files beside its record, by bundles, and by who listens.
 
         Raises:
             HostError: the record's folder is there and cannot be read.
         """
-        known, doubts = await off_loop(self._known, target)
-        alive = await asyncio.gather(*(self._accepts(sandbox.socket) for sandbox in known))
+        known, doubts = self._known(target)
         if doubts:
             log.warning("not all containers can be looked at", target=target, doubts=doubts)
-        return Sighting(tuple(s for s, lives in zip(known, alive, strict=True) if lives), doubts)
+        return Sighting(tuple(sandbox for sandbox in known if _accepts(sandbox.socket)), doubts)
 
     def _known(self, target: str) -> tuple[list[Sandbox], tuple[str, ...]]:
         ids = sandbox_ids(self._root, target)
@@ -115,21 +111,20 @@ class Sandboxes:
         paths = tuple(f"{_GUEST_SHARED}/{name}" for name in _folders_for(folder, names))
         return Sandbox(sandbox.id, sandbox.dialect, sandbox.socket, paths)
 
-    async def _accepts(self, socket: Path) -> bool:
-        """Whether a shim listens; in doubt (a full backlog, a slow answer) it does."""
-        if not socket.is_socket():
-            return False
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                _, connection = await asyncio.open_unix_connection(socket)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:  # TimeoutError too
-            return True
-        connection.close()
-        with contextlib.suppress(OSError):
-            await connection.wait_closed()
+
+def _accepts(path: Path) -> bool:
+    """Whether a shim listens; in doubt (a full backlog) it does. The kernel accepts without its help."""
+    if not path.is_socket():
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.setblocking(False)
+            connection.connect(os.fspath(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError:
         return True
+    return True
 
 
 def sandbox_ids(root: Path, target: str) -> list[str]:

@@ -29,7 +29,8 @@ log = structlog.get_logger(__name__)
 class DirectVolumeWriter:
     """Keeps the records of this driver's volumes in the root that all of the node's users of Kata share.
 
-    Operations on one target must not overlap; the caller holds the volume's lock. Everything but a target's
+    What looks at records or changes them blocks; what asks a guest is a coroutine. Operations on one target
+    must not overlap; the caller holds the volume's lock. Everything but a target's
     own folder is left alone: other drivers and Kata itself (for encrypted emptyDirs) keep records here too.
 
     Args:
@@ -52,7 +53,7 @@ class DirectVolumeWriter:
         self._sandboxes = sandboxes or Sandboxes(root)
         self._shim_client = shim_client
 
-    async def add(self, target: str, record: DirectVolumeRecord) -> None:
+    def add(self, target: str, record: DirectVolumeRecord) -> None:
         """Let Kata find a volume at a target; the same record again changes nothing.
 
         Sandbox ids beside an older record stay: a record may be replaced while its pod's sandbox is dead.
@@ -64,57 +65,57 @@ class DirectVolumeWriter:
         """
         _check(record)
         data = record.to_json()
-        if not await off_loop(self._handover.ensure_unless_other, target, data):
+        if not self._handover.ensure_unless_other(target, data):
             return
-        if live := await self._sandboxes.live(target):
+        if live := self._sandboxes.live(target):
             raise VolumeInUse(
                 f"{target}: sandbox {live[0].id} uses another direct-volume record; stop its pod first"
             )
-        await off_loop(self._handover.replace, target, data)
+        self._handover.replace(target, data)
 
-    async def remove(self, target: str) -> bool:
+    def remove(self, target: str) -> bool:
         """Take a target's record away, with its sandbox ids; return whether there was anything.
 
         The record is not read: one that is torn goes as well.
         """
-        return await off_loop(self._handover.remove, target)
+        return self._handover.remove(target)
 
-    async def holds(self, target: str, record: DirectVolumeRecord) -> bool:
+    def holds(self, target: str, record: DirectVolumeRecord) -> bool:
         """Whether Kata finds this record at a target.
 
         Raises:
             CorruptRecord: there is one that a runtime would refuse, and we cannot have left it so.
         """
         try:
-            return await self.read(target) == record
+            return self.read(target) == record
         except CorruptRecord:
             if self._handover.tears:
                 return False
             raise
 
-    async def read(self, target: str) -> DirectVolumeRecord | None:
+    def read(self, target: str) -> DirectVolumeRecord | None:
         """Read a target's record; `None` when there is none.
 
         Raises:
             CorruptRecord: there is one and a runtime would refuse it.
         """
-        return await off_loop(_read, self._root, target)
+        return _read(self._root, target)
 
-    async def listing(self) -> list[Entry]:
+    def listing(self) -> list[Entry]:
         """List all entries of the root by name; one that nobody can read is listed with its problem."""
-        return await off_loop(entries.listing, self._root)
+        return entries.listing(self._root)
 
     def sandbox_ids(self, target: str) -> list[str]:
         """List the sandbox ids beside a target's record, dead ones too; one read of a folder on tmpfs."""
         return discovery.sandbox_ids(self._root, target)
 
-    async def live(self, target: str) -> list[Sandbox]:
+    def live(self, target: str) -> list[Sandbox]:
         """List the live sandboxes that use a target; none is no proof that no guest does."""
-        return await self._sandboxes.live(target)
+        return self._sandboxes.live(target)
 
-    async def sighted(self, target: str) -> Sighting:
+    def sighted(self, target: str) -> Sighting:
         """Look who uses a target, and say what could not be looked at."""
-        return await self._sandboxes.sighted(target)
+        return self._sandboxes.sighted(target)
 
     async def stats(self, target: str) -> GuestStats | None:
         """Ask the guest how full a target's volume is.
@@ -134,9 +135,9 @@ class DirectVolumeWriter:
             NotFound: there is no record.
             Unavailable: no live sandbox is known, or none of their shims can tell.
         """
-        if (record := await self.read(target)) is None:
+        if (record := await off_loop(self.read, target)) is None:
             raise NotFound(f"{target}: has no record; see `katacsi direct-volume list`")
-        live = await self._sandboxes.live(target)
+        live = await off_loop(self._sandboxes.live, target)
         if self._shim_client is None or not live:
             raise Unavailable(f"{target}: no live sandbox is known to use it; start its pod and retry")
         return await guests.stats(self._shim_client, live, record.device)
@@ -154,10 +155,10 @@ class DirectVolumeWriter:
 
     async def ask_resize(self, target: str, size_bytes: int) -> Resizing:
         """Do as `notify_resize`, and say why when it is not done."""
-        live = await self._sandboxes.live(target)
+        live = await off_loop(self._sandboxes.live, target)
         if not live:
             return Resizing(ResizeOutcome.NO_LIVE_SANDBOX)
-        record = await self.read(target)
+        record = await off_loop(self.read, target)
         if record is None or self._shim_client is None:
             return Resizing(ResizeOutcome.UNSUPPORTED)
         return await guests.resize(self._shim_client, live, record.device, size_bytes)

@@ -11,6 +11,7 @@ from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.doctor import hostfiles
 from katacsi.errors import KatacsiError
 from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, failure, note, ok, unknown, warning
+from katacsi.host.offloop import off_loop
 from katacsi.settings import Settings
 from katacsi.volumes.publish import marks
 
@@ -60,7 +61,7 @@ async def find(settings: Settings | None, files: HostFiles, *, contained: bool) 
     root = (settings or Settings()).direct_volume_root
     place = hostfiles.place(root, files, contained=contained)
     try:
-        entries = await DirectVolumeWriter(files.here(files.resolved(str(root)))).listing()
+        entries = await off_loop(DirectVolumeWriter(files.here(files.resolved(str(root)))).listing)
     except KatacsiError as error:
         return Records(place, Unread(error.message))
     except OSError as error:

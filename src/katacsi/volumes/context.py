@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from katacsi.model import Topology
+from katacsi.volumes.cluster import NoCluster
 from katacsi.volumes.locks import Locks
-from katacsi.volumes.publish.mode import PodRuntime
+from katacsi.volumes.volume import NodeVolumes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from katacsi.directvolume.writer import DirectVolumeWriter
     from katacsi.metrics import Metrics
     from katacsi.settings import Settings
+    from katacsi.volumes.cluster import Cluster
+    from katacsi.volumes.layers import Layer
     from katacsi.volumes.pools import Pools
     from katacsi.volumes.publish.marks import Marks
-
-
-class Cluster(Protocol):
-    """What the workflows ask of the cluster."""
-
-    async def pod_runtime(self, volume_context: Mapping[str, str]) -> PodRuntime:
-        """Tell the runtime of the pod that a publish is for."""
-
-    async def direct_annotation(self, parameters: Mapping[str, str]) -> str:
-        """Give what the PVC's annotation asks for (`true`, `false`), or "" where it has none."""
-
-
-class NoCluster:
-    """Stands where Kubernetes is not asked: only the StorageClass parameter chooses the mode."""
-
-    async def pod_runtime(self, volume_context: Mapping[str, str]) -> PodRuntime:
-        """Say that there is no cluster to ask."""
-        del volume_context
-        return PodRuntime.NO_CLUSTER
-
-    async def direct_annotation(self, parameters: Mapping[str, str]) -> str:
-        """Say that nothing was annotated."""
-        del parameters
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +31,13 @@ class Context:
     writer: DirectVolumeWriter
     metrics: Metrics
     cluster: Cluster = field(default_factory=NoCluster)
+    layers: tuple[Layer, ...] = ()
     locks: Locks = field(default_factory=Locks)
+    volumes: NodeVolumes = field(init=False)
+
+    def __post_init__(self) -> None:
+        volumes = NodeVolumes(self.pools, self.marks, self.locks, self.layers)
+        object.__setattr__(self, "volumes", volumes)
 
     @property
     def topology(self) -> Topology:

@@ -142,8 +142,10 @@ class Copies:
                 "one "
                 "moment; stop the pod first, or keep the pool on XFS or btrfs (reflinks)"
             )
-        if not backend.features.atomic_copies and (device := await backend.attached(volume_id)) is not None:
-            await unused.require_unused(self._context, str(volume_id), device)
+        stack = self._context.volumes.devices_of(backend, volume_id)
+        if not backend.features.atomic_copies and (devices := await stack.look()):
+            places = [Path(staged.path) for staged in self._context.marks.stagings_of(str(volume_id))]
+            await off_loop(unused.require_unpublished, self._context.writer, volume_id, devices, places)
         stillness = Stillness()
         stagings = [] if backend.features.freezes else self._context.marks.stagings_of(str(volume_id))
         frozen = [Path(s.path) for s in stagings if await off_loop(mount.at, Path(s.path))]

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.backends.api import Facts, FormatState
+from katacsi.backends.api import FormatState
 from katacsi.errors import DataLossAlarm, ForeignContent, HostError, InvalidRequest, Precondition, Unsupported
 from katacsi.host import block, mkfs, probe, superblock, uuids
 from katacsi.host.offloop import off_loop
@@ -23,10 +22,10 @@ from katacsi.host.offloop import off_loop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from katacsi.backends.api import Backend, Device, Volume
     from katacsi.host.superblock import Superblock
     from katacsi.metrics import Metrics
     from katacsi.settings import Settings
+    from katacsi.volumes.volume import NodeVolume
 
 log = structlog.get_logger(__name__)
 
@@ -40,18 +39,11 @@ class Formatter:
         self._settings = settings
         self._metrics = metrics
         # mkfs is processor and disk work; more of them at once than this only slows each down.
-        self._room = asyncio.Semaphore(2 * (os.cpu_count() or 1))
+        self._at_once = asyncio.Semaphore(2 * (os.cpu_count() or 1))
 
     async def ensure(
-        self,
-        backend: Backend,
-        volume: Volume,
-        device: Device,
-        fs_type: str,
-        mkfs_options: str,
-        *,
-        for_guests: bool = False,
-    ) -> tuple[Volume, Superblock]:
+        self, volume: NodeVolume, fs_type: str, mkfs_options: str, *, for_guests: bool = False
+    ) -> Superblock:
         """See to a filesystem on the device: the one it has, or a new one if it is blank; give what is there.
 
         `for_guests`: nobody but a guest will get the volume. Then a new ext4 counts as written by one from
@@ -67,132 +59,124 @@ class Formatter:
         facts = volume.facts
         if facts.format is not FormatState.UNFORMATTED and facts.fs_type != fs_type:
             raise Precondition(
-                f"volume {volume.id}: holds {facts.fs_type}, and {fs_type} was asked for; ask for "
-                f"{facts.fs_type}, or "
+                f"{volume}: holds {facts.fs_type}, and {fs_type} was asked for; ask for {facts.fs_type}, or "
                 "make a new volume"
             )
         if facts.format is FormatState.FORMATTED:
-            return await self._verified(backend, volume, device)
+            return await self._verified(volume)
         zeroed = False
         if facts.format is FormatState.UNFORMATTED:
-            zeroed = await self._prove_blank(backend, volume, device)
-            begun = facts.with_(format=FormatState.FORMATTING, fs_type=fs_type, fs_uuid=str(uuid.uuid4()))
-            volume = await set_facts(backend, volume, begun)
+            zeroed = await self._prove_blank(volume)
+            await volume.settle(format=FormatState.FORMATTING, fs_type=fs_type, fs_uuid=str(uuid.uuid4()))
         else:
-            await self._prove_torn(volume, device)
-        async with self._room:
-            made = await self._make(volume, device, mkfs_options, zeroed=zeroed)
-        facts = volume.facts.with_(
+            await off_loop(self._prove_torn, volume)
+        async with self._at_once:
+            made = await off_loop(self._make, volume, mkfs_options, zeroed=zeroed)
+        await volume.settle(
             format=FormatState.FORMATTED,
             guest_written=volume.facts.guest_written or (for_guests and made.fs_type == "ext4"),
         )
-        volume = await set_facts(backend, volume, facts)
-        return volume, made
+        return made
 
-    async def _prove_blank(self, backend: Backend, volume: Volume, device: Device) -> bool:
+    async def _prove_blank(self, volume: NodeVolume) -> bool:
         """Prove that nothing would be overwritten; tell whether the whole device is known to read as zero."""
-        if await backend.is_blank(volume.id):
+        if await volume.backend.is_blank(volume.id):
             return True
-        found = await off_loop(probe.signature, device.path, timeout_s=self._settings.timeouts.probe)
-        if found is not None:
-            raise ForeignContent(
-                f"volume {volume.id}: never formatted by katacsi, but {device.path} holds "
-                f"{found.describe()}; "
-                "nothing was written. Save what is there, then delete the volume and make a new one"
-            )
-        if not await off_loop(block.ends_are_zero, device.path):
-            raise ForeignContent(
-                f"volume {volume.id}: never formatted by katacsi, but {device.path} does not read as zero; "
-                "nothing was "
-                "written. Save what is there, then delete the volume and make a new one"
-            )
+        await off_loop(self._probe_blank, volume)
         return False
 
-    async def _prove_torn(self, volume: Volume, device: Device) -> None:
+    def _probe_blank(self, volume: NodeVolume) -> None:
+        device = volume.device.path
+        found = probe.signature(device, timeout_s=self._settings.timeouts.probe)
+        if found is not None:
+            raise ForeignContent(
+                f"{volume}: never formatted by katacsi, but {device} holds {found.describe()}; nothing was "
+                "written. Save what is there, then delete the volume and make a new one"
+            )
+        if not block.ends_are_zero(device):
+            raise ForeignContent(
+                f"{volume}: never formatted by katacsi, but {device} does not read as zero; nothing was "
+                "written. Save what is there, then delete the volume and make a new one"
+            )
+
+    def _prove_torn(self, volume: NodeVolume) -> None:
         """Make sure that what is there is a piece of the mkfs that the facts name, or nothing."""
-        found = await off_loop(probe.signature, device.path, timeout_s=self._settings.timeouts.probe)
-        facts = volume.facts
+        device, facts = volume.device.path, volume.facts
+        found = probe.signature(device, timeout_s=self._settings.timeouts.probe)
         if found is None:
             return
         if found.type != facts.fs_type or found.uuid not in (facts.fs_uuid, *_NO_UUID):
             raise ForeignContent(
-                f"volume {volume.id}: katacsi was making {facts.fs_type} {facts.fs_uuid} on it, but "
-                f"{device.path} holds "
+                f"{volume}: katacsi was making {facts.fs_type} {facts.fs_uuid} on it, but {device} holds "
                 f"{found.describe()}; nothing was written"
             )
-        if await off_loop(_was_mounted, device.path):
+        if _was_mounted(device):
             raise DataLossAlarm(
-                f"volume {volume.id}: its facts say that {facts.fs_type} {facts.fs_uuid} was being made, but "
-                f"{device.path} shows that it was mounted since; nothing was written. The pool lost newer "
-                "facts: save what is on the device, and check the pool's disk"
+                f"{volume}: its facts say that {facts.fs_type} {facts.fs_uuid} was being made, but {device} "
+                "shows that it was mounted since; nothing was written. The pool lost newer facts: save what "
+                "is on the device, and check the pool's disk"
             )
 
-    async def _make(self, volume: Volume, device: Device, mkfs_options: str, *, zeroed: bool) -> Superblock:
-        facts = volume.facts
+    def _make(self, volume: NodeVolume, mkfs_options: str, *, zeroed: bool) -> Superblock:
+        device, facts = volume.device.path, volume.facts
         try:
             options = mkfs.validate_options(facts.fs_type, mkfs_options)
         except ValueError as error:
             raise InvalidRequest("katacsi.io/mkfs-options", str(error)) from error
-        await off_loop(
-            mkfs.make,
-            device.path,
+        mkfs.make(
+            device,
             facts.fs_type,
             facts.fs_uuid,
             options=options,
             zeroed=zeroed,
             timeout_s=self._settings.timeouts.mkfs,
         )
-        made = await off_loop(superblock.read, device.path)
+        made = superblock.read(device)
         if made is None or (made.fs_type, made.uuid) != (facts.fs_type, facts.fs_uuid):
             raise HostError(
-                f"volume {volume.id}: mkfs.{facts.fs_type} succeeded, but {device.path} does not show its "
-                "filesystem"
+                f"{volume}: mkfs.{facts.fs_type} succeeded, but {device} does not show its filesystem"
             )
         self._metrics.formats.labels(facts.fs_type).inc()
-        log.info("volume formatted", filesystem=facts.fs_type, uuid=facts.fs_uuid, device=str(device.path))
+        log.info("volume formatted", filesystem=facts.fs_type, uuid=facts.fs_uuid, device=str(device))
         return made
 
-    async def _verified(self, backend: Backend, volume: Volume, device: Device) -> tuple[Volume, Superblock]:
+    async def _verified(self, volume: NodeVolume) -> Superblock:
         """Read the filesystem back; give a copy an identity of its own where that is allowed."""
-        facts = volume.facts
-        found = await off_loop(superblock.read, device.path)
+        found = await off_loop(self._read_back, volume)
+        if volume.facts.inherited_uuid:
+            await self._renew_uuid(volume)
+        return found
+
+    def _read_back(self, volume: NodeVolume) -> Superblock:
+        device, facts = volume.device.path, volume.facts
+        found = superblock.read(device)
         if found is None:
-            other = await off_loop(probe.signature, device.path, timeout_s=self._settings.timeouts.probe)
+            other = probe.signature(device, timeout_s=self._settings.timeouts.probe)
             if other is None:
                 raise DataLossAlarm(
-                    f"volume {volume.id}: was formatted as {facts.fs_type} {facts.fs_uuid}, but "
-                    f"{device.path} shows no "
+                    f"{volume}: was formatted as {facts.fs_type} {facts.fs_uuid}, but {device} shows no "
                     "filesystem; nothing was written. Restore it from a snapshot or a backup"
                 )
             raise Precondition(
-                f"volume {volume.id}: holds {other.describe()} instead of {facts.fs_type}; nothing was "
-                "written"
+                f"{volume}: holds {other.describe()} instead of {facts.fs_type}; nothing was written"
             )
         if found.fs_type != facts.fs_type:
             raise Precondition(
-                f"volume {volume.id}: holds {found.fs_type} instead of {facts.fs_type}: its workload made "
-                "another "
+                f"{volume}: holds {found.fs_type} instead of {facts.fs_type}: its workload made another "
                 "filesystem; nothing was written"
             )
-        if facts.inherited_uuid:
-            volume = await self._renew_uuid(backend, volume, device)
-        return volume, found
+        return found
 
-    async def _renew_uuid(self, backend: Backend, volume: Volume, device: Device) -> Volume:
+    async def _renew_uuid(self, volume: NodeVolume) -> None:
         fresh = str(uuid.uuid4())
+        may_mount = self._settings.may_mount(guest_written=volume.facts.guest_written)
         try:
-            await off_loop(
-                uuids.renew, device.path, volume.facts.fs_type, fresh, may_mount=self.may_mount(volume.facts)
-            )
+            await off_loop(uuids.renew, volume.device.path, volume.facts.fs_type, fresh, may_mount=may_mount)
         except Unsupported as kept:
             # xfs always, and what only a mount could bring in order; it is mounted `nouuid`.
             log.info("a copy keeps the UUID of its source", reason=kept.message)
-            return volume
-        return await set_facts(backend, volume, volume.facts.with_(fs_uuid=fresh, inherited_uuid=False))
-
-    def may_mount(self, facts: Facts) -> bool:
-        """Whether the host kernel may mount this filesystem, or its tools may take it for sound."""
-        return not facts.guest_written or self._settings.guest_filesystems == "allow"
+            return
+        await volume.settle(fs_uuid=fresh, inherited_uuid=False)
 
 
 def _was_mounted(device: Path) -> bool:
@@ -202,11 +186,3 @@ def _was_mounted(device: Path) -> bool:
     except HostError:
         return False  # a torn one need not make sense
     return made is not None and made.was_mounted
-
-
-async def set_facts(backend: Backend, volume: Volume, facts: Facts) -> Volume:
-    """Store facts durably, and give the volume with them."""
-    if facts == volume.facts:
-        return volume
-    await backend.compare_and_set_facts(volume.id, volume.facts, facts)
-    return replace(volume, facts=facts)

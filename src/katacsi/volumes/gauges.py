@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from katacsi.errors import KatacsiError
-from katacsi.volumes.finding import find_volume
 from katacsi.volumes.publish.mode import Mode
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ async def refresh(context: Context) -> None:
     published = context.marks.all_published()
     context.metrics.pending_growths.set(await _pending_growths(context))
     for mode in Mode:
-        count = sum(item.way is mode for item in published)
+        count = sum(item.mode is mode for item in published)
         context.metrics.published_volumes.labels(mode.value).set(count)
 
 
@@ -37,9 +36,9 @@ async def _measure(context: Context, pool: Pool) -> None:
 async def _pending_growths(context: Context) -> int:
     """Count the published volumes whose filesystem waits for the next start of their pod."""
     waiting = 0
-    for volume_id in {item.volume_id for item in context.marks.all_published() if item.way is Mode.DIRECT}:
+    for volume_id in {item.volume_id for item in context.marks.all_published() if item.mode is Mode.DIRECT}:
         try:
-            _, volume = await find_volume(context.pools, volume_id)
+            _, volume = await context.pools.find(volume_id)
         except KatacsiError:
             continue
         waiting += volume.facts.pending_size > 0

@@ -9,7 +9,7 @@ import structlog
 
 from katacsi.backends.api import Features, Scope
 from katacsi.errors import InvalidRequest, KatacsiError, NotFound, PoolUnavailable, Precondition
-from katacsi.model import MalformedId, ObjectId
+from katacsi.model import MalformedId, ObjectId, VolumeId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -160,6 +160,39 @@ class Pools:
                 "the object is on another node, or the pool's storage was replaced"
             )
         return backend
+
+    async def find(self, volume_id: str) -> tuple[Backend, Volume]:
+        """Give a volume and the backend that holds it.
+
+        Raises:
+            NotFound: malformed, proven absent, or in a pool that is not on this node.
+        """
+        parsed = parse_id(VolumeId, volume_id)
+        backend = await self.backend_of(parsed)
+        return backend, await self.look_up(backend, parsed)
+
+    async def backend_of(self, volume_id: VolumeId) -> Backend:
+        """Give the backend that holds a volume, if there is one.
+
+        Raises:
+            NotFound: its pool is not on this node.
+        """
+        try:
+            return await self.holding(volume_id)
+        except Precondition as elsewhere:
+            raise NotFound(elsewhere.message) from elsewhere
+
+    @staticmethod
+    async def look_up(backend: Backend, volume_id: VolumeId) -> Volume:
+        """Give a volume of a backend.
+
+        Raises:
+            NotFound: it is proven absent.
+        """
+        volume = await backend.get(volume_id)
+        if volume is None:
+            raise NotFound(f"volume {volume_id}: does not exist")
+        return volume
 
     async def elsewhere(self, csi_name: str, here: Pool) -> Volume | None:
         """Find a volume by the name it was created under, in all other pools that can be opened."""

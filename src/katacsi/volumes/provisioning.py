@@ -9,10 +9,10 @@ import structlog
 
 from katacsi.backends.api import Capacity, CreateRequest, Scope
 from katacsi.errors import AlreadyExists, InvalidRequest, OutOfSpace, Precondition, VolumeInUse
+from katacsi.host.offloop import off_loop
 from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_name
 from katacsi.volumes import capabilities, listing, parameters, unused
 from katacsi.volumes.copies import content_source
-from katacsi.volumes.finding import find_volume
 from katacsi.volumes.locks import snapshot_lock, volume_lock
 from katacsi.volumes.requests import SourceKind, Validation, VolumePage, VolumeView
 
@@ -101,9 +101,12 @@ class Provisioning:
         log.debug("volume deleted", volume=volume_id)
 
     async def _delete(self, backend: Backend, volume_id: VolumeId) -> None:
-        if (device := await backend.attached(volume_id)) is not None:
+        stack = self._context.volumes.devices_of(backend, volume_id)
+        if devices := await stack.look():
             # Neither staged nor published, as far as is known: what is there is looked at.
-            await unused.require_unused(self._context, str(volume_id), device)
+            await off_loop(unused.require_unpublished, self._context.writer, volume_id, devices, ())
+        if len(devices) > 1:
+            await stack.detach()
         await backend.delete(volume_id)
 
     async def get(self, volume_id: str) -> VolumeView:
@@ -112,7 +115,7 @@ class Provisioning:
         Raises:
             NotFound: it is proven absent.
         """
-        backend, volume = await find_volume(self._context.pools, volume_id)
+        backend, volume = await self._context.pools.find(volume_id)
         view = self._view(volume)
         return VolumeView(view.volume, view.context, view.topology, await backend.condition(volume.id))
 
@@ -122,7 +125,7 @@ class Provisioning:
         Raises:
             NotFound: it is proven absent.
         """
-        _, volume = await find_volume(self._context.pools, request.volume_id)
+        _, volume = await self._context.pools.find(request.volume_id)
         attributes = parameters.effective(volume.attributes, request.volume_context)
         try:
             asked = parameters.asked_for(attributes)

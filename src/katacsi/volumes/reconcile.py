@@ -31,7 +31,7 @@ async def reconcile(context: Context, publishing: Publishing) -> None:
     for staged in context.marks.all_staged():
         await _thaw(Path(staged.path))
     for published in context.marks.all_published():
-        if published.way is Mode.DIRECT:
+        if published.mode is Mode.DIRECT:
             await _take_back_if_abandoned(context, publishing, published)
 
 
@@ -47,7 +47,7 @@ async def _abandoned(context: Context, published: Published) -> bool:
     """Whether the pod's directory is gone and no sandbox lives: nobody will ever unpublish this."""
     if await off_loop(Path(published.path).parent.exists):
         return False
-    seen = await context.writer.sighted(published.path)
+    seen = await off_loop(context.writer.sighted, published.path)
     return not seen.live and not seen.doubts
 
 

@@ -10,7 +10,6 @@ from katacsi.backends.api import Page
 from katacsi.errors import AlreadyExists, InvalidRequest, NotFound, PoolUnavailable, Precondition, Unsupported
 from katacsi.model import MalformedId, SnapshotId, VolumeId, storage_name
 from katacsi.volumes import listing, parameters
-from katacsi.volumes.finding import find_volume
 from katacsi.volumes.locks import snapshot_lock, volume_lock
 from katacsi.volumes.pools import parse_id
 from katacsi.volumes.requests import SnapshotPage
@@ -49,7 +48,7 @@ class Snapshots:
                 raise AlreadyExists(f"snapshot {name!r}: exists, and is of volume {existing.source}")
             if existing is not None and existing.ready:
                 return existing
-            backend, _ = await find_volume(self._context.pools, source_volume_id)
+            backend, _ = await self._context.pools.find(source_volume_id)
             if not backend.features.snapshots:
                 able = [pool.name for pool in self._context.pools if pool.features.snapshots]
                 raise Unsupported(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.errors import KatacsiError
+from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -17,17 +18,20 @@ log = structlog.get_logger(__name__)
 
 
 class Undo:
-    """Inside `async with`, remembers how to take each step back, and does so if the block fails.
+    """Inside `async with`, remembers how to take each host step back, and does so if the block fails.
 
     A step that cannot be taken back is logged; the error that started it all is what the caller sees, and
     the caller's retry or its opposite call (unpublish after publish) finds the rest.
     """
 
     def __init__(self) -> None:
-        self._steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._steps: list[tuple[str, Callable[[], object]]] = []
 
-    def add(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
-        """Remember how to take the next step back; call it before the step, since a step may half succeed."""
+    def add(self, what: str, step: Callable[[], object]) -> None:
+        """Remember how to take the next step back; call it before the step, since a step may half succeed.
+
+        `step` is a host step: a plain function that blocks.
+        """
         self._steps.append((what, step))
 
     async def __aenter__(self) -> Self:
@@ -40,6 +44,6 @@ class Undo:
             return
         for what, step in reversed(self._steps):
             try:
-                await step()
+                await off_loop(step)
             except KatacsiError as left:
                 log.warning("could not be taken back", step=what, error=left.message)

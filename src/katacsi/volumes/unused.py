@@ -1,66 +1,91 @@
-"""What the kernel and Kata's root show of a volume whose facts of this boot are lost."""
+"""Proofs that nobody uses a volume: by what holds its devices, by the mount table, by Kata's records.
+
+Marks can be lost and records be removed while a guest lives on, so what holds a device decides. All of it
+blocks, so it is for host steps.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi.directvolume import guard
 from katacsi.errors import HostError, VolumeInUse
-from katacsi.host import block, mount
-from katacsi.host.offloop import off_loop
+from katacsi.host import block, holders, mount
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Collection, Container, Sequence
+    from pathlib import Path
 
     from katacsi.backends.api import Device
     from katacsi.directvolume.writer import DirectVolumeWriter
-    from katacsi.volumes.context import Context
+    from katacsi.model import VolumeId
 
 
-async def require_unused(context: Context, volume_id: str, device: Device) -> None:
-    """Refuse while a guard, a record or a mount shows that a pod has the volume; our staging mount may stay.
+def require_unheld(volume_id: VolumeId, devices: Sequence[Device]) -> None:
+    """Refuse while a process, or a device that is not the volume's own, has one of its devices open.
+
+    A virtual machine opens its disks without claiming them, so an exclusive open would not meet it.
+
+    Raises:
+        VolumeInUse: with who it is.
+        HostError: a process cannot be looked into, so nobody can say.
+    """
+    own = {device.path.name for device in devices} | {device.path.resolve().name for device in devices}
+    for device in devices:
+        for holder in holders.lasting(device.path):
+            if holder.pid == 0 and holder.comm in own:
+                continue  # the next level of the same volume
+            raise VolumeInUse(
+                f"volume {volume_id}: its device {device.path} is held by {holder}, so a pod or a virtual "
+                "machine that outlived its pod may still write to it. End that process (for a leftover "
+                "virtual machine: kill it; its sandbox is gone for the container runtime), then retry"
+            )
+
+
+def require_unpublished(
+    writer: DirectVolumeWriter, volume_id: VolumeId, devices: Sequence[Device], stagings: Collection[Path]
+) -> None:
+    """Refuse while a guard, a record or a mount shows that a pod has the volume; staging mounts may stay.
 
     Raises:
         VolumeInUse: with the place.
     """
-    stagings = [Path(staged.path) for staged in context.marks.stagings_of(volume_id)]
-    await off_loop(_require_no_target, volume_id, device.path, stagings)
-    await require_no_record(context.writer, volume_id, device)
+    staged = {entry.id for path in stagings for entry in mount.at(path)}
+    require_no_mount(volume_id, devices, apart_from=staged)
+    require_no_record(writer, volume_id, devices)
 
 
-async def require_no_record(writer: DirectVolumeWriter, volume_id: str, device: Device) -> None:
-    """Refuse while a record promises the device to a guest.
+def require_no_record(writer: DirectVolumeWriter, volume_id: VolumeId, devices: Sequence[Device]) -> None:
+    """Refuse while a record promises the volume to a guest.
 
     Raises:
         VolumeInUse: with the record's target.
     """
-    for entry in await writer.listing():
-        if entry.record is not None and entry.record.device == str(device.path):
+    ours = {str(device.path) for device in devices}
+    for entry in writer.listing():
+        if entry.record is not None and entry.record.device in ours:
             raise VolumeInUse(
-                f"volume {volume_id}: a direct-volume record at {entry.target} names its device; "
-                "unpublish it first"
+                f"volume {volume_id}: a direct-volume record at {entry.target} names its device; unpublish "
+                "it first"
             )
 
 
-def require_no_mount(volume_id: str, device: Path | None, *, apart_from: Container[int]) -> None:
-    """Refuse while the volume's guard, its filesystem or its device node is mounted, but for these mounts.
+def require_no_mount(volume_id: VolumeId, devices: Sequence[Device], *, apart_from: Container[int]) -> None:
+    """Refuse while the volume's guard, its filesystem or a device node is mounted, but for these mounts.
 
     Raises:
         VolumeInUse: with the place.
     """
-    guard_source = guard.source_of(volume_id)
-    number = block.device_number(device) if device else None
-    for entry in mount.mentioning(guard_source, number, device.name if device else ""):
-        if entry.id in apart_from:
-            continue
-        if entry.source == guard_source or (device is not None and _shows(entry, device, number)):
-            raise VolumeInUse(f"volume {volume_id}: is still mounted at {entry.target}; unpublish it first")
-
-
-def _require_no_target(volume_id: str, device: Path, stagings: list[Path]) -> None:
-    staged = {entry.id for path in stagings for entry in mount.at(path)}
-    require_no_mount(volume_id, device, apart_from=staged)
+    guard_source = guard.source_of(str(volume_id))
+    for device in devices or (None,):
+        number = block.device_number(device.path) if device else None
+        for entry in mount.mentioning(guard_source, number, device.path.name if device else ""):
+            if entry.id in apart_from:
+                continue
+            if entry.source == guard_source or (device is not None and _shows(entry, device.path, number)):
+                raise VolumeInUse(
+                    f"volume {volume_id}: is still mounted at {entry.target}; unpublish it first"
+                )
 
 
 def _shows(entry: mount.Mount, device: Path, number: tuple[int, int] | None) -> bool:

@@ -9,7 +9,6 @@ from katacsi.errors import HostError, NotFound
 from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import Condition
-from katacsi.volumes.finding import find_volume
 from katacsi.volumes.publish.mode import Mode
 from katacsi.volumes.requests import Stats, Unit, Usage
 
@@ -36,14 +35,14 @@ class UsageReader:
         Raises:
             NotFound: the volume is proven absent, or the path is not one of its own.
         """
-        backend, volume = await find_volume(self._context.pools, request.volume_id)
+        backend, volume = await self._context.pools.find(request.volume_id)
         published = self._published(request)
         condition = await backend.condition(volume.id)
         if condition.abnormal:
             return Stats((Usage(Unit.BYTES, volume.size_bytes),), condition)
-        if published is not None and published.way is Mode.DIRECT:
+        if published is not None and published.mode is Mode.DIRECT:
             return await self._of_guest(volume, published, condition)
-        if published is not None and published.way is Mode.BLOCK:
+        if published is not None and published.mode is Mode.BLOCK:
             return Stats((Usage(Unit.BYTES, volume.size_bytes),), condition)
         return await self._of_mount(volume, request, published, condition)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from katacsi.host.offloop import off_loop
 from katacsi.volumes.copies import Copies
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.formatting import Formatter
-from katacsi.volumes.growing import Growing
+from katacsi.volumes.growth import Growth
 from katacsi.volumes.node import NodeIdentity
 from katacsi.volumes.provisioning import Provisioning
 from katacsi.volumes.publish.block import BlockRoute
@@ -45,20 +46,20 @@ class Workflows:
         """Put the workflows together."""
         copies = Copies(context)
         formatter = Formatter(context.settings, context.metrics)
-        growing = Growing(context.settings)
-        direct_route = DirectRoute(context.marks, context.writer, growing)
+        growth = Growth(context.settings)
+        direct_route = DirectRoute(context.marks, context.writer, growth)
         routes: dict[Mode, Route] = {
             Mode.BLOCK: BlockRoute(context.marks),
             Mode.DIRECT: direct_route,
-            Mode.HOST: HostRoute(formatter, growing),
+            Mode.HOST: HostRoute(context.settings, growth),
         }
         return cls(
             context=context,
             provisioning=Provisioning(context, copies),
             snapshots=Snapshots(context, copies),
-            staging=Staging(context, formatter, growing),
+            staging=Staging(context, formatter, growth),
             publishing=Publishing(context, routes),
-            expansion=Expansion(context, formatter, growing, direct_route),
+            expansion=Expansion(context, growth, direct_route),
             usage=UsageReader(context),
             node=NodeIdentity(context),
         )
@@ -71,7 +72,7 @@ class Workflows:
     async def start(self) -> None:
         """Open the pools, read this boot's facts, and clear up what no call will come back for."""
         await self.context.pools.start()
-        await self.context.marks.load()
+        await off_loop(self.context.marks.load)
         await reconcile(self.context, self.publishing)
 
     async def close(self) -> None:

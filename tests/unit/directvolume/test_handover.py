@@ -45,37 +45,37 @@ def kata_runtime(root, tmp_path):
 async def test_a_record_is_added_and_removed_by_the_command(kata_runtime, root, target):
     """The record is the same as ours would be, modes too."""
     writer = kata_runtime()
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     entry = entry_name(target)
     assert kata_vectors.tree(root) == {
         entry: "0700",
         f"{entry}/{RECORD_FILE}": f"0600 {RECORD.to_json().decode()}",
     }
-    assert await writer.read(target) == RECORD
-    assert await writer.remove(target)
-    assert not await writer.remove(target)
+    assert writer.read(target) == RECORD
+    assert writer.remove(target)
+    assert not writer.remove(target)
     assert kata_vectors.tree(root) == {}
 
 
 async def test_the_same_record_again_calls_nothing(kata_runtime, root, target, tmp_path):
     """A publish is repeated often."""
     writer = kata_runtime()
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (tmp_path / "kata-runtime").write_text("#!/bin/sh\nexit 9\n")
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     with pytest.raises(HostError, match="exit code 9"):
-        await writer.add(target, OTHER)
-    assert await writer.read(target) == RECORD
+        writer.add(target, OTHER)
+    assert writer.read(target) == RECORD
 
 
 @pytest.mark.parametrize("dies", ["folder", "torn"])
 async def test_what_a_killed_command_leaves_is_cleared(kata_runtime, root, target, dies):
     """runtime-rs fails all containers of a target with half a record, or with a folder that has none."""
     with pytest.raises(HostError, match="SIGKILL"):
-        await kata_runtime(dies=dies).add(target, RECORD)
+        kata_runtime(dies=dies).add(target, RECORD)
     assert kata_vectors.tree(root) == {}
-    await kata_runtime().add(target, RECORD)
-    assert await kata_runtime().read(target) == RECORD
+    kata_runtime().add(target, RECORD)
+    assert kata_runtime().read(target) == RECORD
 
 
 @pytest.fixture
@@ -90,18 +90,18 @@ def torn(root, target):
 async def test_half_a_record_is_mended_by_the_retry(kata_runtime, target):
     """Of this record or another; with files it would be none of ours."""
     writer = kata_runtime()
-    assert not await writer.holds(target, RECORD)
+    assert not writer.holds(target, RECORD)
     with pytest.raises(CorruptRecord):
-        await DirectVolumeWriter(writer._root).holds(target, RECORD)
+        DirectVolumeWriter(writer._root).holds(target, RECORD)
     for record in (RECORD, OTHER):
-        await writer.add(target, record)
-        assert await writer.holds(target, record)
+        writer.add(target, record)
+        assert writer.holds(target, record)
 
 
 @pytest.mark.usefixtures("torn")
 async def test_half_a_record_can_be_removed(kata_runtime, root, target):
     """The other way out: the kubelet gives up."""
-    assert await kata_runtime().remove(target)
+    assert kata_runtime().remove(target)
     assert kata_vectors.tree(root) == {}
 
 
@@ -112,38 +112,38 @@ async def test_half_a_record_is_mended_under_a_live_sandbox(kata_runtime, root, 
     await shims.start("sb")
     writer = kata_runtime()
     writer._sandboxes = shims.sandboxes(root)
-    await writer.add(target, RECORD)
-    assert await writer.holds(target, RECORD)
+    writer.add(target, RECORD)
+    assert writer.holds(target, RECORD)
     with pytest.raises(VolumeInUse, match="sandbox sb"):
-        await writer.add(target, OTHER)
+        writer.add(target, OTHER)
 
 
 async def test_another_record_is_replaced(kata_runtime, target):
     """As with files: no live sandbox uses it."""
     writer = kata_runtime()
-    await writer.add(target, OTHER)
-    await writer.add(target, RECORD)
-    assert await writer.read(target) == RECORD
+    writer.add(target, OTHER)
+    writer.add(target, RECORD)
+    assert writer.read(target) == RECORD
 
 
 async def test_a_command_with_another_root_is_found_out(kata_runtime, root, target, tmp_path):
     """Kata's command has its root built in."""
     writer = kata_runtime(below=tmp_path / "elsewhere")
     with pytest.raises(HostError, match="direct_volume_root"):
-        await writer.add(target, RECORD)
+        writer.add(target, RECORD)
     (root / entry_name(target)).mkdir(parents=True)
     with pytest.raises(HostError, match=r"is still there.*direct_volume_root"):
-        await writer.remove(target)
+        writer.remove(target)
 
 
 async def test_the_command_is_told_its_configuration(kata_runtime, target, tmp_path):
     """It refuses everything without one that it can load."""
     with pytest.raises(HostError, match=r"config file.*none\.toml"):
-        await kata_runtime(configuration=tmp_path / "none.toml").add(target, RECORD)
+        kata_runtime(configuration=tmp_path / "none.toml").add(target, RECORD)
     (tmp_path / "kata.toml").touch()
     writer = kata_runtime(configuration=tmp_path / "kata.toml")
-    await writer.add(target, RECORD)
-    assert await writer.read(target) == RECORD
+    writer.add(target, RECORD)
+    assert writer.read(target) == RECORD
 
 
 async def test_a_command_that_does_not_work_is_found_at_the_start(tmp_path):

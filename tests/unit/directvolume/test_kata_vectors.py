@@ -109,5 +109,5 @@ async def test_sandbox_ids_are_found_where_kata_leaves_them(tmp_path):
     found = DirectVolumeWriter(tmp_path).sandbox_ids("/v")
     assert found == sorted(asked - {"aa"}), "the first came before there was a record, and Kata refused it"
     assert story["go"]["answers"][-1] == {"ok": True, "sandbox": found[0]}
-    (entry,) = await DirectVolumeWriter(tmp_path).listing()
+    (entry,) = DirectVolumeWriter(tmp_path).listing()
     assert (entry.target, entry.sandbox_ids, entry.problem) == ("/v", tuple(found), "")

@@ -31,7 +31,7 @@ async def writer(root, shims, target, device):
     writer = DirectVolumeWriter(
         root, sandboxes=shims.sandboxes(root), shim_client=HttpShimClient(timeout_s=0.5)
     )
-    await writer.add(target, DirectVolumeRecord(device, "ext4"))
+    writer.add(target, DirectVolumeRecord(device, "ext4"))
     return writer
 
 
@@ -104,7 +104,7 @@ async def test_without_a_record_or_a_sandbox(writer, target):
     """The two are told apart for a person, and are both nothing to the kubelet."""
     with pytest.raises(Unavailable, match="no live sandbox"):
         await writer.ask_stats(target)
-    await writer.remove(target)
+    writer.remove(target)
     with pytest.raises(NotFound, match="no record"):
         await writer.ask_stats(target)
     assert await writer.stats(target) is None

@@ -4,6 +4,7 @@ import asyncio
 import os
 import stat
 import threading
+from functools import partial
 
 import pytest
 
@@ -43,8 +44,8 @@ def entry(root, target):
 
 async def test_added_is_readable_and_private(writer, root, entry, target):
     """A record says which host device a guest gets: folders 0700, file 0600, and nothing beside it."""
-    await writer.add(target, RECORD)
-    assert await writer.read(target) == RECORD
+    writer.add(target, RECORD)
+    assert writer.read(target) == RECORD
     assert (mode(root), mode(entry), mode(entry / RECORD_FILE)) == (0o700, 0o700, 0o600)
     assert list(tree(root)) == [entry.relative_to(root), (entry / RECORD_FILE).relative_to(root)]
 
@@ -53,44 +54,44 @@ async def test_a_root_that_the_kubelet_made_is_closed(writer, root, target):
     """The kubelet makes a missing hostPath 0755."""
     root.mkdir(parents=True)
     root.chmod(0o755)
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     assert mode(root) == 0o700
 
 
 async def test_adding_again_writes_nothing(writer, entry, target):
     """A repeated publish leaves the very same file."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     before = (entry / RECORD_FILE).stat()
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     after = (entry / RECORD_FILE).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 async def test_adding_again_is_no_matter_of_sandboxes(writer, shims, entry, target):
     """A repeated publish of a running pod succeeds."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "sb").touch()
     await shims.start("sb")
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
 
 
 async def test_replacing_keeps_sandbox_ids(writer, entry, target):
     """The ids that shims left are not ours to lose."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "sb").touch()
-    await writer.add(target, OTHER)
-    assert await writer.read(target) == OTHER
+    writer.add(target, OTHER)
+    assert writer.read(target) == OTHER
     assert writer.sandbox_ids(target) == ["sb"]
 
 
 async def test_a_record_in_use_is_not_replaced(writer, shims, entry, target):
     """A live sandbox has the old device; another record is refused, and the old one stays."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "sb").touch()
     await shims.start("sb")
     with pytest.raises(VolumeInUse, match="sandbox sb"):
-        await writer.add(target, OTHER)
-    assert await writer.read(target) == RECORD
+        writer.add(target, OTHER)
+    assert writer.read(target) == RECORD
 
 
 async def test_a_torn_record_is_replaced(writer, entry, target):
@@ -98,9 +99,9 @@ async def test_a_torn_record_is_replaced(writer, entry, target):
     entry.mkdir(parents=True)
     (entry / RECORD_FILE).write_bytes(b'{"volume-type":"dir')
     with pytest.raises(CorruptRecord, match=RECORD_FILE):
-        await writer.read(target)
-    await writer.add(target, RECORD)
-    assert await writer.read(target) == RECORD
+        writer.read(target)
+    writer.add(target, RECORD)
+    assert writer.read(target) == RECORD
 
 
 @pytest.mark.gate("foreign-record-untouched")
@@ -112,7 +113,7 @@ async def test_kata_s_own_record_is_not_overwritten(writer, entry, target):
     )
     (entry / RECORD_FILE).write_bytes(theirs)
     with pytest.raises(ForeignContent, match="blk"):
-        await writer.add(target, RECORD)
+        writer.add(target, RECORD)
     assert (entry / RECORD_FILE).read_bytes() == theirs
 
 
@@ -126,27 +127,27 @@ async def test_others_entries_stay_as_they_are(writer, root, target):
     (root / entry_name(target + "-longer")).mkdir()
     (root / "not base64").write_text("?")
     before = tree(root)
-    await writer.add(target, RECORD)
-    await writer.listing()
-    await writer.add(target, OTHER)
-    assert await writer.remove(target)
+    writer.add(target, RECORD)
+    writer.listing()
+    writer.add(target, OTHER)
+    assert writer.remove(target)
     assert tree(root) == before
 
 
 async def test_removed_is_gone_with_its_ids(writer, root, entry, target):
     """The whole entry goes: a folder without a record would fail pods of runtime-rs."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "sb1").touch()
     (entry / "sb2").touch()
-    assert await writer.remove(target) is True
-    assert await writer.read(target) is None
+    assert writer.remove(target) is True
+    assert writer.read(target) is None
     assert tree(root) == {}
-    assert await writer.remove(target) is False
+    assert writer.remove(target) is False
 
 
 async def test_removing_from_nowhere_is_success(writer, root, target):
     """Without a root there was nothing, and none is made."""
-    assert await writer.remove(target) is False
+    assert writer.remove(target) is False
     assert not root.exists()
 
 
@@ -154,7 +155,7 @@ async def test_removal_does_not_read(writer, root, entry, target):
     """A torn record, or half an entry, is removed all the same."""
     entry.mkdir(parents=True)
     (entry / "sb").touch()
-    assert await writer.remove(target) is True
+    assert writer.remove(target) is True
     assert tree(root) == {}
 
 
@@ -163,16 +164,16 @@ async def test_removal_does_not_read(writer, root, entry, target):
 async def test_no_operation_takes_a_bad_target(root, sandboxes, operation, target):
     """The empty path is the root itself: Kata's own Remove("") wipes every record on the node."""
     writer = DirectVolumeWriter(root, sandboxes=sandboxes, shim_client=ScriptedShim(None, None))
-    await writer.add("/other", RECORD)
+    writer.add("/other", RECORD)
     arguments = {"add": (RECORD,), "notify_resize": (1,)}.get(operation, ())
 
     async def operate():
         answer = getattr(writer, operation)(target, *arguments)
-        return answer if operation == "sandbox_ids" else await answer
+        return await answer if operation in {"stats", "notify_resize"} else answer
 
     with pytest.raises(InvalidRequest, match="target_path"):
         await operate()
-    assert await writer.read("/other") == RECORD
+    assert writer.read("/other") == RECORD
 
 
 @pytest.mark.gate("record-json-for-both-runtimes")
@@ -189,7 +190,7 @@ async def test_no_operation_takes_a_bad_target(root, sandboxes, operation, targe
 async def test_what_a_runtime_would_refuse_is_not_written(writer, root, target, record, field):
     """A record that works in one runtime only, or in none, is refused by field."""
     with pytest.raises(InvalidRequest) as refusal:
-        await writer.add(target, record)
+        writer.add(target, record)
     assert refusal.value.field == field
     assert not root.exists()
 
@@ -198,18 +199,18 @@ async def test_a_failed_write_leaves_no_empty_folder(writer, root, target, monke
     """A full tmpfs must not leave what fails every container of runtime-rs at that target."""
     monkeypatch.setattr(files, "write_atomically_via", failing)
     with pytest.raises(HostError, match="no space"):
-        await writer.add(target, RECORD)
+        writer.add(target, RECORD)
     assert tree(root) == {}
 
 
 async def test_a_failed_write_keeps_what_was_there(writer, entry, target, monkeypatch):
     """Sandbox ids, and the record before, survive a failed replacement."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "sb").touch()
     monkeypatch.setattr(files, "write_atomically_via", failing)
     with pytest.raises(HostError, match="no space"):
-        await writer.add(target, OTHER)
-    assert await writer.read(target) == RECORD
+        writer.add(target, OTHER)
+    assert writer.read(target) == RECORD
     assert writer.sandbox_ids(target) == ["sb"]
 
 
@@ -219,11 +220,11 @@ def failing(*_args, **_kwargs):
 
 async def test_what_a_crash_left_is_cleared(writer, root, target):
     """The temporary file of a writer that was killed goes with the next write, and with removal."""
-    for finish in (writer.add(target, RECORD), writer.remove(target)):
+    for finish in (partial(writer.add, target, RECORD), partial(writer.remove, target)):
         left = root / temporary_entry_name(target)
         left.mkdir(parents=True)
         (left / ".tmp-1234").write_bytes(b"{")
-        await finish
+        finish()
         assert not left.exists()
 
 
@@ -245,7 +246,7 @@ async def test_a_write_shows_others_only_what_they_can_skip(writer, root, entry,
         write(path, data, temporary_directory=temporary_directory, mode=mode)
 
     monkeypatch.setattr(files, "write_atomically_via", looking)
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     assert {path.name for path in seen} == {entry.name, temporary_entry_name(target)}
     assert all(path.is_dir() for path in [entry])
     assert all(decoded(path.name) for path in seen)
@@ -253,7 +254,7 @@ async def test_a_write_shows_others_only_what_they_can_skip(writer, root, entry,
 
 async def test_readers_meet_the_old_or_the_new(writer, entry, target):
     """Replaced over and over, the record is there and whole at each look."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     whole = {RECORD.to_json(), OTHER.to_json()}
     stop = threading.Event()
     torn = []
@@ -266,8 +267,8 @@ async def test_readers_meet_the_old_or_the_new(writer, entry, target):
 
     looking = asyncio.create_task(asyncio.to_thread(look))
     for _ in range(50):
-        await writer.add(target, OTHER)
-        await writer.add(target, RECORD)
+        writer.add(target, OTHER)
+        writer.add(target, RECORD)
     stop.set()
     await looking
     assert torn == []
@@ -275,8 +276,8 @@ async def test_readers_meet_the_old_or_the_new(writer, entry, target):
 
 async def test_listing_tells_all_and_trips_over_nothing(writer, root, target):
     """Each foreign, torn or unreadable entry is one line with its problem; our own are whole."""
-    assert await writer.listing() == []
-    await writer.add(target, RECORD)
+    assert writer.listing() == []
+    writer.add(target, RECORD)
     (root / entry_name(target) / "sb").touch()
     (root / "not base64").mkdir()
     (root / entry_name("/empty")).mkdir()
@@ -291,7 +292,7 @@ async def test_listing_tells_all_and_trips_over_nothing(writer, root, target):
     os.mkfifo(pipe / RECORD_FILE)
     (root / temporary_entry_name(target)).mkdir()
 
-    entries = {entry.target or entry.name: entry for entry in await writer.listing()}
+    entries = {entry.target or entry.name: entry for entry in writer.listing()}
     assert set(entries) == {target, "not base64", "/empty", "/file", "/torn", "/folder", "/pipe"}
     ours = entries.pop(target)
     assert (ours.record, ours.problem, ours.sandbox_ids) == (RECORD, "", ("sb",))
@@ -307,7 +308,7 @@ async def test_foreign_records_are_listed_with_what_they_say(writer, root):
     entry = root / entry_name("/emptydir")
     entry.mkdir(parents=True)
     (entry / RECORD_FILE).write_bytes(b'{"volume-type":"blk","device":"d","fstype":"ext4"}')
-    (found,) = await writer.listing()
+    (found,) = writer.listing()
     assert (found.record.volume_type, found.problem) == ("blk", "")
 
 
@@ -337,7 +338,7 @@ async def test_without_a_live_sandbox_nobody_is_asked(root, sandboxes, shims, en
     writer = DirectVolumeWriter(root, sandboxes=sandboxes, shim_client=client)
     assert await writer.stats(target) is None
     assert await writer.notify_resize(target, 1) is ResizeOutcome.NO_LIVE_SANDBOX
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "dead").touch()
     assert await writer.stats(target) is None
     assert await writer.notify_resize(target, 1) is ResizeOutcome.NO_LIVE_SANDBOX
@@ -347,7 +348,7 @@ async def test_without_a_live_sandbox_nobody_is_asked(root, sandboxes, shims, en
 @pytest.mark.gate("expand-never-lies")
 async def test_without_a_client_no_resize_is_claimed(writer, shims, entry, target):
     """A live guest that cannot be told keeps its old size, and that is the answer."""
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "sb").touch()
     await shims.start("sb")
     assert await writer.notify_resize(target, 1 << 30) is ResizeOutcome.UNSUPPORTED
@@ -358,7 +359,7 @@ async def test_a_shim_is_asked_by_the_device_of_the_record(root, sandboxes, shim
     """Kata compares the device with the text it read when the container started."""
     client = ScriptedShim(STATS, {"sb": None})
     writer = DirectVolumeWriter(root, sandboxes=sandboxes, shim_client=client)
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     (entry / "sb").touch()
     await shims.start("sb")
     assert await writer.stats(target) == STATS
@@ -378,7 +379,7 @@ async def test_one_guest_that_did_not_grow_is_enough(root, shims, target, refusa
     writer = DirectVolumeWriter(
         root, sandboxes=shims.sandboxes(root), shim_client=ScriptedShim(None, outcomes)
     )
-    await writer.add(target, RECORD)
+    writer.add(target, RECORD)
     for sandbox_id in outcomes:
         (root / entry_name(target) / sandbox_id).touch()
         await shims.start(sandbox_id)

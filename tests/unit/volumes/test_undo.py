@@ -11,7 +11,7 @@ from katacsi.volumes.undo import Undo
 def noting(done, name, error=None):
     """Make a step that notes its name, and may fail."""
 
-    async def step():
+    def step():
         done.append(name)
         if error:
             raise error

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from katacsi.errors import VolumeInUse
 from katacsi.host import block, mount
-from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
-    from katacsi.volumes.publish.marks import Marks
-    from katacsi.volumes.publish.route import Job
+    from katacsi.volumes.publish.marks import Marks, Published
     from katacsi.volumes.undo import Undo
+    from katacsi.volumes.volume import NodeVolume
 
 
 class BlockRoute:
@@ -20,40 +20,35 @@ class BlockRoute:
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
 
-    def check(self, job: Job) -> None:
+    def check(self, volume: NodeVolume, wanted: Published) -> None:
         """Refuse a read-only and a writable publish at once: the device is one or the other."""
-        for other in self._marks.targets_of(str(job.volume.id)):
-            if other.path != job.published.path and other.read_only != job.published.read_only:
+        for other in self._marks.targets_of(wanted.volume_id):
+            if other.path != wanted.path and other.read_only != wanted.read_only:
                 raise VolumeInUse(
-                    f"volume {job.volume.id}: is published "
-                    f"{'read-only' if other.read_only else 'writable'} at {other.path}, "
-                    "and a block device cannot be both; unpublish it there first"
+                    f"{volume}: is published {'read-only' if other.read_only else 'writable'} at "
+                    f"{other.path}, and a block device cannot be both; unpublish it there first"
                 )
 
-    async def ensure(self, job: Job, undo: Undo) -> None:
-        """Bind the device node to the target, read-only by the device itself where asked."""
-        if not await off_loop(_bound, job):
-            undo.add(f"bind at {job.target}", lambda: off_loop(_unbind, job))
-            await off_loop(_bind, job)
+    def stands(self, volume: NodeVolume, published: Published) -> bool:
+        """Whether the target shows the device, read-only by the device itself where asked."""
+        if not mount.at(published.target):
+            return False
+        if block.device_number(published.target) != block.device_number(volume.device.path):
+            raise VolumeInUse(f"target_path {published.path}: another device is mounted there, not {volume}")
+        block.set_read_only(volume.device.path, published.read_only)
+        return True
+
+    async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+        """Leave everything as it is: a raw volume has nothing that is ours."""
+
+    def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+        """Bind the device node to the target."""
+        undo.add(f"bind at {published.path}", partial(_unbind, published))
+        block.set_read_only(volume.device.path, published.read_only)
+        mount.ensure_target_file(published.target)
+        mount.bind(volume.device.path, published.target, read_only=False)
 
 
-def _bound(job: Job) -> bool:
-    if not mount.at(job.target):
-        return False
-    if block.device_number(job.target) != block.device_number(job.device.path):
-        raise VolumeInUse(
-            f"target_path {job.target}: another device is mounted there, not volume {job.volume.id}"
-        )
-    block.set_read_only(job.device.path, job.published.read_only)
-    return True
-
-
-def _bind(job: Job) -> None:
-    block.set_read_only(job.device.path, job.published.read_only)
-    mount.ensure_target_file(job.target)
-    mount.bind(job.device.path, job.target, read_only=False)
-
-
-def _unbind(job: Job) -> None:
-    mount.unmount(job.target)
-    mount.remove_target(job.target)
+def _unbind(published: Published) -> None:
+    mount.unmount(published.target)
+    mount.remove_target(published.target)

@@ -2,111 +2,91 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
-from katacsi.errors import KatacsiError, Precondition, VolumeInUse
+from katacsi.errors import Precondition, VolumeInUse
 from katacsi.host import block, mount, ownership
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
-    from katacsi.volumes.formatting import Formatter
-    from katacsi.volumes.growing import Growing
-    from katacsi.volumes.publish.route import Job
+    from katacsi.settings import Settings
+    from katacsi.volumes.growth import Growth
+    from katacsi.volumes.publish.marks import Published
     from katacsi.volumes.undo import Undo
-
-log = structlog.get_logger(__name__)
+    from katacsi.volumes.volume import NodeVolume
 
 
 class HostRoute:
     """A normal mount, for pods that do not run in Kata."""
 
-    def __init__(self, formatter: Formatter, growing: Growing) -> None:
-        self._formatter = formatter
-        self._growing = growing
+    def __init__(self, settings: Settings, growth: Growth) -> None:
+        self._settings = settings
+        self._growth = growth
 
-    def check(self, job: Job) -> None:
+    def check(self, volume: NodeVolume, wanted: Published) -> None:
         """Refuse a filesystem that a guest has written, unless the operator trusts guests."""
-        if not self._formatter.may_mount(job.volume.facts):
+        del wanted
+        if not self._settings.may_mount(guest_written=volume.facts.guest_written):
             raise Precondition(
-                f"volume {job.volume.id}: a Kata guest has written its filesystem, and `guest_filesystems: "
-                "refuse` keeps "
+                f"{volume}: a Kata guest has written its filesystem, and `guest_filesystems: refuse` keeps "
                 "the host kernel from mounting it. Use it in a Kata pod, or set `guest_filesystems: allow`"
             )
 
-    async def ensure(self, job: Job, undo: Undo) -> None:
-        """Mount the device once, give it to the pod's group, bind it to the target."""
-        if await off_loop(_bound, job):
+    def stands(self, volume: NodeVolume, published: Published) -> bool:
+        """Whether the target shows the volume as asked; anything else there is not covered up."""
+        mounts = mount.at(published.target)
+        for entry in mounts:
+            if not volume.shown_by(entry):
+                raise VolumeInUse(
+                    f"target_path {published.path}: {entry.source} is mounted there, not {volume}"
+                )
+        if mounts and mounts[-1].read_only is not published.read_only:
+            # Between the bind and its read-only remount lies a crash: finish the step.
+            mount.remount_bind(published.target, read_only=published.read_only)
+        return bool(mounts)
+
+    async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+        """Have the filesystem mounted at the staging path, once, and as large as its device."""
+        if await off_loop(_is_staged, volume, published):
             return
-        if not await off_loop(_staged, job):
-            await self._mount(job, undo)
-        if job.published.mount_group and not job.published.read_only:
-            await off_loop(
-                ownership.apply_group,
-                job.staging,
-                int(job.published.mount_group),
-                job.published.fs_group_change_policy,
-            )
-        undo.add(f"bind at {job.target}", lambda: off_loop(_unbind, job))
-        await off_loop(_bind, job)
+        await self._growth.before_mount(volume)
+        undo.add(f"mount at {published.staging}", partial(mount.unmount, Path(published.staging)))
+        await off_loop(_mount, volume, published)
+        await self._growth.after_mount(volume, Path(published.staging))
 
-    async def _mount(self, job: Job, undo: Undo) -> None:
-        await self._growing.tolerant(job.backend, job.volume, job.device)
-        undo.add(f"mount at {job.staging}", lambda: off_loop(mount.unmount, job.staging))
-        await off_loop(_mount, job)
-        try:
-            await self._growing.mounted(job.backend, job.volume, job.device, job.staging)
-        except KatacsiError as error:
-            log.warning(
-                "filesystem stays smaller than its device", error=error.message, device=str(job.device.path)
-            )
+    def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+        """Give the filesystem to the pod's group, and bind it to the target."""
+        staging = Path(published.staging)
+        if published.mount_group and not published.read_only:
+            ownership.apply_group(staging, int(published.mount_group), published.fs_group_change_policy)
+        undo.add(f"bind at {published.path}", partial(_unbind, published))
+        mount.ensure_target_directory(published.target)
+        mount.bind(staging, published.target, read_only=published.read_only, flags=published.mount_flags)
 
 
-def _staged(job: Job) -> bool:
+def _is_staged(volume: NodeVolume, published: Published) -> bool:
     """Whether the device is mounted at the staging path; anything else there is not covered up."""
-    mounts = mount.at(job.staging)
-    number = block.device_number(job.device.path)
+    mounts = mount.at(Path(published.staging))
     for entry in mounts:
-        if entry.device != number:
+        if not volume.shown_by(entry):
             raise VolumeInUse(
-                f"staging_target_path {job.staging}: {entry.source} is mounted there, not volume "
-                f"{job.volume.id}"
+                f"staging_target_path {published.staging}: {entry.source} is mounted there, not {volume}"
             )
     return bool(mounts)
 
 
-def _bound(job: Job) -> bool:
-    """Whether the target shows the volume as asked; anything else there is not covered up."""
-    mounts = mount.at(job.target)
-    if not mounts:
-        return False
-    number = block.device_number(job.device.path)
-    for entry in mounts:
-        if entry.device != number:
-            raise VolumeInUse(
-                f"target_path {job.target}: {entry.source} is mounted there, not volume {job.volume.id}"
-            )
-    if mounts[-1].read_only is not job.published.read_only:
-        # Between the bind and its read-only remount lies a crash: finish the step.
-        mount.remount_bind(job.target, read_only=job.published.read_only)
-    return True
-
-
-def _mount(job: Job) -> None:
-    block.set_read_only(job.device.path, False)
-    mount.ensure_target_directory(job.staging)
-    flags = list(job.published.mount_flags)
-    if job.published.fs_type == "xfs" and job.volume.facts.inherited_uuid:
+def _mount(volume: NodeVolume, published: Published) -> None:
+    staging = Path(published.staging)
+    block.set_read_only(volume.device.path, False)
+    mount.ensure_target_directory(staging)
+    flags = list(published.mount_flags)
+    if published.fs_type == "xfs" and volume.facts.inherited_uuid:
         flags.append("nouuid")  # the source may be mounted on this node, and xfs refuses a second of its kind
-    mount.mount_filesystem(job.device.path, job.staging, job.published.fs_type, flags)
+    mount.mount_filesystem(volume.device.path, staging, published.fs_type, flags)
 
 
-def _bind(job: Job) -> None:
-    mount.ensure_target_directory(job.target)
-    mount.bind(job.staging, job.target, read_only=job.published.read_only, flags=job.published.mount_flags)
-
-
-def _unbind(job: Job) -> None:
-    mount.unmount(job.target)
-    mount.remove_target(job.target)
+def _unbind(published: Published) -> None:
+    mount.unmount(published.target)
+    mount.remove_target(published.target)

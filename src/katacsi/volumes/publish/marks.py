@@ -1,7 +1,8 @@
 """What was staged and published since boot: one small file a path, kept where a reboot removes it.
 
-Mounts and Kata's records go at a reboot, and so do these facts: the folder is on tmpfs. They say what was
-asked for, so that a retry can be told from another request; what the kernel shows wins over them.
+Mounts and Kata's records go at a reboot, and so do these marks: the folder is on tmpfs. They say what was
+asked for, so that a retry can be told from another request; what the kernel shows wins over them. All of it
+blocks for a moment, so changes are made in host steps, beside the change of the host that they are about.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from katacsi.errors import CorruptRecord, HostError
 from katacsi.host import files
-from katacsi.host.offloop import off_loop
 from katacsi.volumes.parameters import FsGroupChangePolicy
 from katacsi.volumes.publish.mode import Mode
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +35,11 @@ _LONGEST_PLAIN = 180
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A NodeStage that was begun: what for, and with which device."""
+    """A NodeStage that ended well: what for, how it was attached, and with which devices.
+
+    `publish_context` is what the volume is attached with again; secrets are never kept. `devices` are paths,
+    the backend's first.
+    """
 
     path: str
     volume_id: str
@@ -41,7 +47,8 @@ class Staged:
     access_mode: str
     fs_type: str
     mount_flags: tuple[str, ...]
-    device: str = ""
+    publish_context: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Published:
 
     path: str
     volume_id: str
-    mode: str
+    mode: Mode
     access_type: str
     access_mode: str
     fs_type: str
@@ -59,15 +66,16 @@ class Published:
     mount_group: str
     fs_group_change_policy: FsGroupChangePolicy
     device: str
+    staging: str
 
     @property
-    def way(self) -> Mode:
-        """The mode as a value of its type."""
-        return Mode(self.mode)
+    def target(self) -> Path:
+        """Where the workload expects the volume."""
+        return Path(self.path)
 
 
 class Marks:
-    """The facts of one node, in memory and in files; a file is written before the index knows it."""
+    """The marks of one node, in memory and in files; a file is written before the index knows it."""
 
     def __init__(self, directory: Path) -> None:
         self._published_in = directory / "published"
@@ -76,11 +84,13 @@ class Marks:
         self._staged: dict[str, Staged] = {}
         self._targets: defaultdict[str, set[str]] = defaultdict(set)
         self._stagings: defaultdict[str, set[str]] = defaultdict(set)
+        # Host steps change the index, and the event loop reads it.
+        self._lock = threading.Lock()
 
-    async def load(self) -> None:
-        """Read the facts of this boot. One that cannot be read is reported and left alone."""
+    def load(self) -> None:
+        """Read the marks of this boot. One that cannot be read is reported and left alone."""
         for directory, kind in ((self._published_in, Published), (self._staged_in, Staged)):
-            for item in await off_loop(_read_all, directory, kind):
+            for item in _read_all(directory, kind):
                 self._index(item)
 
     def staged(self, path: str) -> Staged | None:
@@ -93,56 +103,63 @@ class Marks:
 
     def stagings_of(self, volume_id: str) -> list[Staged]:
         """Where a volume is staged."""
-        return [self._staged[path] for path in sorted(self._stagings.get(volume_id, ()))]
+        with self._lock:
+            return [self._staged[path] for path in sorted(self._stagings.get(volume_id, ()))]
 
     def targets_of(self, volume_id: str) -> list[Published]:
         """Where a volume is published."""
-        return [self._published[path] for path in sorted(self._targets.get(volume_id, ()))]
+        with self._lock:
+            return [self._published[path] for path in sorted(self._targets.get(volume_id, ()))]
 
     def all_published(self) -> list[Published]:
         """Every published target."""
-        return list(self._published.values())
+        with self._lock:
+            return list(self._published.values())
 
     def all_staged(self) -> list[Staged]:
         """Every staging path."""
-        return list(self._staged.values())
+        with self._lock:
+            return list(self._staged.values())
 
-    async def add(self, item: Staged | Published) -> None:
+    def add(self, item: Staged | Published) -> None:
         """Remember a staging or a publish; the same again changes nothing."""
         if self._known(item):
             return
-        data = json.dumps({"schema": _SCHEMA, **asdict(item)}, separators=(",", ":")).encode()
-        await off_loop(_write, self._file(item), data)
+        values = {"schema": _SCHEMA, **asdict(item)}
+        data = json.dumps(values, separators=(",", ":"), default=lambda mode: mode.value).encode()
+        _write(self._file(item), data)
         self._index(item)
 
-    async def remove(self, item: Staged | Published) -> None:
+    def remove(self, item: Staged | Published) -> None:
         """Forget a staging or a publish."""
-        await off_loop(files.ensure_absent, self._file(item))
-        if isinstance(item, Published):
-            self._published.pop(item.path, None)
-            _discard(self._targets, item)
-        else:
-            self._staged.pop(item.path, None)
-            _discard(self._stagings, item)
+        files.ensure_absent(self._file(item))
+        with self._lock:
+            if isinstance(item, Published):
+                self._published.pop(item.path, None)
+                _discard(self._targets, item)
+            else:
+                self._staged.pop(item.path, None)
+                _discard(self._stagings, item)
 
     def _known(self, item: Staged | Published) -> bool:
         here = self._published.get(item.path) if isinstance(item, Published) else self._staged.get(item.path)
         return here == item
 
     def _index(self, item: Staged | Published) -> None:
-        if isinstance(item, Published):
-            self._published[item.path] = item
-            self._targets[item.volume_id].add(item.path)
-        else:
-            self._staged[item.path] = item
-            self._stagings[item.volume_id].add(item.path)
+        with self._lock:
+            if isinstance(item, Published):
+                self._published[item.path] = item
+                self._targets[item.volume_id].add(item.path)
+            else:
+                self._staged[item.path] = item
+                self._stagings[item.volume_id].add(item.path)
 
     def _file(self, item: Staged | Published) -> Path:
         return (self._published_in if isinstance(item, Published) else self._staged_in) / file_name(item.path)
 
 
 def file_name(path: str) -> str:
-    """Give the file name of a path's facts: base64url of it, or a hash where that would be too long."""
+    """Give the file name of a path's mark: base64url of it, or a hash where that would be too long."""
     raw = path.encode()
     if len(raw) <= _LONGEST_PLAIN:
         return base64.urlsafe_b64encode(raw).decode() + ".json"
@@ -177,7 +194,7 @@ def _read_all(directory: Path, kind: type[Staged | Published]) -> list[Staged | 
         try:
             found.append(_parse(directory / name, kind))
         except (CorruptRecord, HostError) as error:
-            log.error("a fact of this boot cannot be read", file=str(directory / name), error=error.message)
+            log.error("a mark of this boot cannot be read", file=str(directory / name), error=error.message)
     return found
 
 
@@ -186,9 +203,13 @@ def _parse(file: Path, kind: type[Staged | Published]) -> Staged | Published:
         raw = json.loads(files.read(file) or b"")
         if raw.pop("schema") != _SCHEMA:
             raise CorruptRecord(f"{file}: written by another version of katacsi")
-        raw["mount_flags"] = tuple(raw["mount_flags"])
+        for name in ("mount_flags", "devices"):
+            if name in raw:
+                raw[name] = tuple(raw[name])
+        if "mode" in raw:
+            raw["mode"] = Mode(raw["mode"])
         return kind(**raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptRecord(
-            f"{file}: not a fact that katacsi wrote ({error}); remove it if nothing is mounted"
+            f"{file}: not a mark that katacsi wrote ({error}); remove it if nothing is mounted"
         ) from error

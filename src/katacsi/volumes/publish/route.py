@@ -1,38 +1,33 @@
-"""What the three ways to publish have in common: the job they are given."""
+"""What the three routes by which a volume goes to its pod have in common."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from katacsi.backends.api import Backend, Device, Volume
     from katacsi.volumes.publish.marks import Published
     from katacsi.volumes.undo import Undo
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One publish, understood and checked."""
-
-    backend: Backend
-    volume: Volume
-    device: Device
-    published: Published
-    staging: Path
-
-    @property
-    def target(self) -> Path:
-        """Where the workload expects the volume."""
-        return Path(self.published.path)
+    from katacsi.volumes.volume import NodeVolume
 
 
 class Route(Protocol):
-    """One way to publish. `check` refuses before anything is changed; `ensure` may be repeated."""
+    """One way to publish; the workflow calls the methods in this order, and any of them may be repeated."""
 
-    def check(self, job: Job) -> None:
-        """Refuse what cannot be published this way, with what to change."""
+    def check(self, volume: NodeVolume, wanted: Published) -> None:
+        """Refuse what cannot be published this way, with what to change; nothing is looked at on the host."""
 
-    async def ensure(self, job: Job, undo: Undo) -> None:
-        """Bring the publish about, from whatever state a former try has left."""
+    def stands(self, volume: NodeVolume, published: Published) -> bool:
+        """Whether the target has the volume as asked already; it blocks.
+
+        Raises:
+            VolumeInUse: the target shows something else.
+        """
+
+    async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+        """See to what is stored, and to the filesystem, before anybody gets the device.
+
+        Nobody has it then: the workflow has proven that.
+        """
+
+    def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+        """Change the host, from whatever state a former try has left; it blocks."""

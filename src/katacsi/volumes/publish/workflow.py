@@ -1,4 +1,4 @@
-"""NodePublish and NodeUnpublish: which way a volume goes to its pod, once, and back from the path alone."""
+"""NodePublish and NodeUnpublish: a volume's route to its pod, and back from the path alone."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ from katacsi.errors import AlreadyExists, CorruptRecord, InvalidRequest, Precond
 from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode, MalformedId, VolumeId
-from katacsi.volumes import capabilities, parameters, paths
-from katacsi.volumes.finding import backend_of, look_up
+from katacsi.volumes import capabilities, parameters, paths, unused
 from katacsi.volumes.locks import volume_lock
-from katacsi.volumes.pools import parse_id
 from katacsi.volumes.publish.marks import Published
 from katacsi.volumes.publish.mode import Asked, Mode, PodRuntime, decide
-from katacsi.volumes.publish.route import Job
 from katacsi.volumes.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from katacsi.backends.api import Backend
     from katacsi.volumes.context import Context
     from katacsi.volumes.publish.marks import Staged
     from katacsi.volumes.publish.route import Route
     from katacsi.volumes.requests import Publish
+    from katacsi.volumes.volume import NodeVolume
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +37,7 @@ class Publishing:
 
     def __init__(self, context: Context, routes: Mapping[Mode, Route]) -> None:
         self._context = context
+        self._marks = context.marks
         self._routes = routes
 
     async def publish(self, request: Publish) -> None:
@@ -51,44 +49,70 @@ class Publishing:
             AlreadyExists: the target was published otherwise.
             Unavailable: the pod's runtime matters and cannot be read now.
         """
-        parsed = parse_id(VolumeId, request.volume_id)
         paths.check("target_path", request.target_path)
         paths.check("staging_target_path", request.staging_path)
-        with self._context.locks.hold(volume_lock(parsed.name)):
-            backend = await backend_of(self._context.pools, parsed)
-            published = await self._publish(backend, parsed, request)
+        opened = self._context.volumes.opened(request.volume_id, publish_context=request.publish_context)
+        async with opened as volume:
+            published = await self._publish(volume, request)
         log.debug(
-            "volume published", mode=published.mode, device=published.device, target=request.target_path
+            "volume published",
+            mode=published.mode.value,
+            device=published.device,
+            target=request.target_path,
         )
 
-    async def _publish(self, backend: Backend, volume_id: VolumeId, request: Publish) -> Published:
-        volume = await look_up(backend, volume_id)
-        attributes = parameters.effective(volume.attributes, request.volume_context)
+    async def _publish(self, volume: NodeVolume, request: Publish) -> Published:
+        attributes = parameters.effective(volume.stored.attributes, request.volume_context)
         asked = parameters.asked_for(attributes)
         capabilities.check(request.capability, asked)
-        staged = self._staged(request)
-        former = self._context.marks.published(request.target_path)
-        wanted = _wanted(request, staged, attributes)
-        if former is not None and replace(former, mode="", device="") != wanted:
-            raise AlreadyExists(
-                f"target_path {request.target_path}: volume {former.volume_id} is published there "
-                "otherwise "
-                f"({former.access_type} {former.fs_type} {former.access_mode}"
-                f"{' read-only' if former.read_only else ''}); unpublish it first"
-            )
-        mode = former.way if former else await self._mode(request, asked)
-        device = await backend.attach(volume.id, request.publish_context, request.secrets)
-        published = replace(wanted, mode=mode.value, device=str(device.path))
-        job = Job(backend, volume, device, published, Path(request.staging_path))
-        self._check_neighbours(published)
-        way = self._routes[mode]
-        way.check(job)
+        former = self._marks.published(request.target_path)
+        wanted = _wanted(request, self._staged(request), attributes)
+        _require_same(former, wanted)
+        wanted = replace(wanted, mode=former.mode if former else await self._mode(request, asked))
+        self._check_neighbours(wanted)
+        route = self._routes[wanted.mode]
+        route.check(volume, wanted)
+        device = await volume.attach(request.secrets)
+        published = replace(wanted, device=str(device.path))
+        if await off_loop(self._stands, route, volume, published):
+            return published
         async with Undo() as undo:
             if former is None:
-                undo.add("publish fact", lambda: self._context.marks.remove(published))
-            await self._context.marks.add(published)
-            await way.ensure(job, undo if former is None else Undo())
+                undo.add("publish mark", lambda: self._marks.remove(published))
+            await off_loop(self._marks.add, published)
+            taken_back = undo if former is None else Undo()
+            if not await off_loop(self._is_held_by_its_pod, volume, published, former):
+                await route.prepare(volume, published, taken_back)
+            volume.untouched = False
+            await off_loop(route.deliver, volume, published, taken_back)
         return published
+
+    def _is_held_by_its_pod(self, volume: NodeVolume, published: Published, former: Published | None) -> bool:
+        """Whether the pod of this very target has the device already; what it has is not looked at.
+
+        Raises:
+            VolumeInUse: somebody else has it, whatever marks and records say.
+        """
+        others = [m for m in self._marks.targets_of(published.volume_id) if m.path != published.path]
+        if volume.untouched or others:
+            return False
+        try:
+            unused.require_unheld(volume.id, volume.devices)
+        except VolumeInUse:
+            if former is None or published.mode is Mode.HOST:
+                raise
+            return True
+        if former is None:
+            places = [Path(published.staging), published.target]
+            unused.require_unpublished(self._context.writer, volume.id, volume.devices, places)
+        return False
+
+    def _stands(self, route: Route, volume: NodeVolume, published: Published) -> bool:
+        """Whether nothing is left to do but to remember it: marks may have been lost."""
+        stands = route.stands(volume, published)
+        if stands:
+            self._marks.add(published)
+        return stands
 
     async def unpublish(self, volume_id: str, target_path: str) -> None:
         """Take the volume away from the target; absent is success. Data is never touched.
@@ -106,28 +130,30 @@ class Publishing:
         except MalformedId:
             return
         with self._context.locks.hold(volume_lock(parsed.name)):
-            known = self._context.marks.published(target_path)
+            known = self._marks.published(target_path)
             if known is not None and known.volume_id != volume_id:
                 raise Precondition(
                     f"target_path {target_path}: is published for volume {known.volume_id}, not {volume_id}"
                 )
-            await self._unpublish(volume_id, target_path, known)
+            await off_loop(self._take_away, volume_id, target_path, known)
         log.debug("volume unpublished", target=target_path)
 
-    async def _unpublish(self, volume_id: str, target_path: str, known: Published | None) -> None:
-        if known.way is Mode.DIRECT if known else await self._is_direct(volume_id, target_path):
-            await self._context.writer.remove(target_path)
-        await off_loop(_clear_target, Path(target_path))
+    def _take_away(self, volume_id: str, target_path: str, known: Published | None) -> None:
+        is_direct = known.mode is Mode.DIRECT if known else self._is_direct(volume_id, target_path)
+        if is_direct:
+            self._context.writer.remove(target_path)
+        mount.unmount(Path(target_path))
+        mount.remove_target(Path(target_path))
         if known is not None:
-            await self._context.marks.remove(known)
+            self._marks.remove(known)
 
-    async def _is_direct(self, volume_id: str, target_path: str) -> bool:
+    def _is_direct(self, volume_id: str, target_path: str) -> bool:
         """Tell without a fact whether a target was published to a guest: by its guard, else by its record.
 
         Raises:
             Precondition: the guard is another volume's.
         """
-        guarded = await off_loop(guard.guard_of, target_path)
+        guarded = guard.guard_of(target_path)
         if guarded is not None:
             if guarded != volume_id:
                 raise Precondition(
@@ -137,13 +163,13 @@ class Publishing:
         if len(target_path.encode(errors="surrogateescape")) > MAX_TARGET_BYTES:
             return False
         try:
-            record = await self._context.writer.read(target_path)
+            record = self._context.writer.read(target_path)
         except CorruptRecord:
             return True
         return record is not None and record.volume_type == VOLUME_TYPE
 
     def _staged(self, request: Publish) -> Staged:
-        staged = self._context.marks.staged(request.staging_path)
+        staged = self._marks.staged(request.staging_path)
         if staged is None or staged.volume_id != request.volume_id:
             raise Precondition(
                 f"volume {request.volume_id}: is not staged at {request.staging_path}; call "
@@ -165,14 +191,13 @@ class Publishing:
 
     def _check_neighbours(self, wanted: Published) -> None:
         """One device cannot serve a guest and the host at once, nor two pods where one was promised."""
-        for other in self._context.marks.targets_of(wanted.volume_id):
+        for other in self._marks.targets_of(wanted.volume_id):
             if other.path == wanted.path:
                 continue
-            if Mode.DIRECT in (other.way, wanted.way):
+            if Mode.DIRECT in (other.mode, wanted.mode):
                 raise VolumeInUse(
-                    f"volume {wanted.volume_id}: is published ({other.mode}) at {other.path}, and a direct "
-                    "volume has one "
-                    "target; unpublish it there first, or use ReadWriteOncePod"
+                    f"volume {wanted.volume_id}: is published ({other.mode.value}) at {other.path}, and a "
+                    "direct volume has one target; unpublish it there first, or use ReadWriteOncePod"
                 )
             if AccessMode.SINGLE_NODE_SINGLE_WRITER.value in (other.access_mode, wanted.access_mode):
                 raise VolumeInUse(
@@ -181,12 +206,27 @@ class Publishing:
                 )
 
 
+def _require_same(former: Published | None, wanted: Published) -> None:
+    """Refuse another publish at a target that has one.
+
+    Raises:
+        AlreadyExists: with what was published there.
+    """
+    if former is None or replace(wanted, mode=former.mode, device=former.device) == former:
+        return
+    read_only = " read-only" if former.read_only else ""
+    raise AlreadyExists(
+        f"target_path {former.path}: volume {former.volume_id} is published there otherwise "
+        f"({former.access_type} {former.fs_type} {former.access_mode}{read_only}); unpublish it first"
+    )
+
+
 def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> Published:
     capability = request.capability
     return Published(
         path=request.target_path,
         volume_id=request.volume_id,
-        mode="",
+        mode=Mode.HOST,  # until it is decided
         access_type=capability.access_type.value,
         access_mode=capability.access_mode.value,
         fs_type=staged.fs_type,
@@ -195,9 +235,5 @@ def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> 
         mount_group=capability.mount_group,
         fs_group_change_policy=parameters.fs_group_change_policy(attributes),
         device="",
+        staging=request.staging_path,
     )
-
-
-def _clear_target(target: Path) -> None:
-    mount.unmount(target)
-    mount.remove_target(target)

@@ -1,0 +1,76 @@
+"""The devices of one volume on this node: the backend's at the bottom, then a device for each layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from katacsi.backends.api import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from katacsi.backends.api import Backend, Volume
+    from katacsi.model import VolumeId
+    from katacsi.volumes.layers import Layer
+
+
+class DeviceStack:
+    """Attaches and grows bottom up, detaches top down.
+
+    Attributes:
+        devices: what is attached, bottom first; empty when nothing is, or nobody looked yet.
+    """
+
+    def __init__(self, backend: Backend, volume_id: VolumeId, layers: Sequence[Layer]) -> None:
+        self.devices: tuple[Device, ...] = ()
+        self._backend = backend
+        self._id = volume_id
+        self._layers = layers
+
+    async def attach(
+        self, volume: Volume, publish_context: Mapping[str, str], secrets: Mapping[str, str]
+    ) -> Device:
+        """Give the volume its topmost device: the same one, however often asked."""
+        devices = [await self._backend.attach(self._id, publish_context, secrets)]
+        for layer in self._layers:
+            if layer.wanted(volume):
+                devices.append(await layer.open(volume, devices[-1], secrets))
+        self.devices = tuple(devices)
+        return devices[-1]
+
+    async def look(self) -> tuple[Device, ...]:
+        """Say which devices the volume has now, bottom first, without making one."""
+        bottom = await self._backend.attached(self._id)
+        devices = [] if bottom is None else [bottom]
+        for layer in self._layers if devices else ():
+            if (above := await layer.opened(self._id, devices[-1])) is not None:
+                devices.append(above)
+        self.devices = tuple(devices)
+        return self.devices
+
+    async def detach(self) -> None:
+        """Take all devices away, proven; absent is success.
+
+        Raises:
+            VolumeInUse: somebody still holds one; what lies above it is gone.
+        """
+        open_layers: list[tuple[Layer, Device]] = []
+        if self._layers and (below := await self._backend.attached(self._id)) is not None:
+            for layer in self._layers:
+                if (above := await layer.opened(self._id, below)) is not None:
+                    open_layers.append((layer, below))
+                    below = above
+        for layer, lower in reversed(open_layers):
+            await layer.close(self._id, lower)
+        await self._backend.detach(self._id)
+        self.devices = ()
+
+    async def refresh(self, volume: Volume) -> Device:
+        """Make the attached devices as large as the volume is now; give the topmost."""
+        size_bytes = await self._backend.refresh(self._id)
+        devices = [Device(self.devices[0].path, size_bytes)]
+        for layer in self._layers:
+            if await layer.opened(self._id, devices[-1]) is not None:
+                devices.append(await layer.grow(volume, devices[-1]))
+        self.devices = tuple(devices)
+        return devices[-1]

@@ -1,0 +1,188 @@
+"""A volume on this node: its facts, its devices, and what a former call left of it, under its lock."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from katacsi.errors import Precondition
+from katacsi.host import block
+from katacsi.model import VolumeId
+from katacsi.volumes.devices import DeviceStack
+from katacsi.volumes.locks import volume_lock
+from katacsi.volumes.pools import parse_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from katacsi.backends.api import Backend, Device, Facts, Volume
+    from katacsi.host.mount import Mount
+    from katacsi.volumes.layers import Layer
+    from katacsi.volumes.locks import Locks
+    from katacsi.volumes.pools import Pools
+    from katacsi.volumes.publish.marks import Marks
+
+
+class NodeVolume:
+    """One volume while a call works on it; made by `NodeVolumes.opened`, which holds its lock.
+
+    Attributes:
+        id: what callers name it by.
+        backend: the pool that holds it.
+        untouched: this process attached its devices, and has given them to nobody since.
+    """
+
+    def __init__(
+        self, backend: Backend, volume: Volume, publish_context: Mapping[str, str], layers: Sequence[Layer]
+    ) -> None:
+        self.id = volume.id
+        self.backend = backend
+        self.untouched = False
+        self._volume = volume
+        self._publish_context = publish_context
+        self._stack = DeviceStack(backend, volume.id, layers)
+
+    def __str__(self) -> str:
+        return f"volume {self.id}"
+
+    # -- what is stored --------------------------------------------------------------------------------
+
+    @property
+    def stored(self) -> Volume:
+        """The volume as its backend stores it."""
+        return self._volume
+
+    @property
+    def facts(self) -> Facts:
+        """What is stored about its content."""
+        return self._volume.facts
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size, as the backend stores it."""
+        return self._volume.size_bytes
+
+    async def settle(self, **changes: object) -> None:
+        """Change facts durably; the same again costs nothing.
+
+        Raises:
+            OperationPending: somebody else changed them meanwhile.
+        """
+        facts = self.facts.with_(**changes)
+        if facts != self.facts:
+            await self.backend.compare_and_set_facts(self.id, self.facts, facts)
+            self._volume = replace(self._volume, facts=facts)
+
+    # -- its devices -----------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> Device:
+        """The topmost device: what is formatted, mounted and handed over.
+
+        Raises:
+            Precondition: it is not attached.
+        """
+        return self._required()[-1]
+
+    @property
+    def bottom(self) -> Device:
+        """The device that the backend gave.
+
+        Raises:
+            Precondition: it is not attached.
+        """
+        return self._required()[0]
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """All devices that it has, bottom first; none as long as nobody attached or looked."""
+        return self._stack.devices
+
+    async def attach(self, secrets: Mapping[str, str]) -> Device:
+        """Give it its devices, as it was attached at stage; the same ones, however often."""
+        if not self.untouched and not self.devices:
+            # What has no device cannot be held; what has one may have been given to anybody.
+            self.untouched = not await self._stack.look()
+        return await self._stack.attach(self._volume, self._publish_context, secrets)
+
+    async def look(self) -> tuple[Device, ...]:
+        """Say which devices it has now, without making one."""
+        return await self._stack.look()
+
+    async def detach(self) -> None:
+        """Take its devices away, proven; absent is success.
+
+        Raises:
+            VolumeInUse: somebody still holds one.
+        """
+        await self._stack.detach()
+
+    async def grow(self, size_bytes: int) -> int:
+        """Make it at least this large, with the devices that it has, and give its size.
+
+        Raises:
+            OutOfSpace: the pool has no room.
+        """
+        if size_bytes > self.size_bytes:
+            grown = await self.backend.expand(self.id, size_bytes)
+            self._volume = replace(self._volume, size_bytes=grown)
+        if self.devices:
+            await self._stack.refresh(self._volume)
+        return self.size_bytes
+
+    def shown_by(self, mount: Mount) -> bool:
+        """Whether a mount is of its filesystem; it blocks for a moment, so it is for host steps."""
+        return mount.device == block.device_number(self.device.path)
+
+    def _required(self) -> tuple[Device, ...]:
+        if not self.devices:
+            raise Precondition(f"{self}: is not attached; call NodeStageVolume first")
+        return self.devices
+
+
+class NodeVolumes:
+    """Opens volumes for the workflows, one call at a time for each."""
+
+    def __init__(self, pools: Pools, marks: Marks, locks: Locks, layers: Sequence[Layer]) -> None:
+        self._pools = pools
+        self._marks = marks
+        self._locks = locks
+        self._layers = layers
+        #: Volumes whose devices this process attached and has given to nobody since.
+        self._untouched: set[VolumeId] = set()
+
+    @asynccontextmanager
+    async def opened(
+        self, volume_id: str, *, publish_context: Mapping[str, str] | None = None
+    ) -> AsyncIterator[NodeVolume]:
+        """Hold a volume's lock and look it up.
+
+        `publish_context` is what the caller got from ControllerPublishVolume; without one the volume is
+        attached as it was at stage.
+
+        Raises:
+            NotFound: not an id of ours, proven absent, or in a pool that is not on this node.
+            OperationPending: another call works on it.
+        """
+        parsed = parse_id(VolumeId, volume_id)
+        with self._locks.hold(volume_lock(parsed.name)):
+            backend = await self._pools.backend_of(parsed)
+            stored = await self._pools.look_up(backend, parsed)
+            if publish_context is None:
+                staged = self._marks.stagings_of(volume_id)
+                publish_context = staged[0].publish_context if staged else {}
+            volume = NodeVolume(backend, stored, publish_context, self._layers)
+            volume.untouched = parsed in self._untouched
+            try:
+                yield volume
+            finally:
+                if volume.untouched:
+                    self._untouched.add(parsed)
+                else:
+                    self._untouched.discard(parsed)
+
+    def devices_of(self, backend: Backend, volume_id: VolumeId) -> DeviceStack:
+        """Give a volume's devices where it need not exist any more; the caller holds its lock."""
+        self._untouched.discard(volume_id)
+        return DeviceStack(backend, volume_id, self._layers)
