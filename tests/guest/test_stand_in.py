@@ -5,9 +5,11 @@ this one would prove little. Each rule is in docs/kata-contract.md.
 from __future__ import annotations
 
 import json
+import stat
 
 import pytest
 
+from katacsi.csi.client import RpcError
 from support.kata_runtime.records import CreateFailed
 
 pytestmark = pytest.mark.timeout(180)
@@ -82,12 +84,70 @@ async def test_a_group_on_a_read_only_volume_fails_in_go(node, pvc, rewrite, run
             sandbox.create(pvc.mount())
 
 
+def beside_the_record(node, pvc):
+    """The size and the mode of each file beside the record, by its name."""
+    files = [path for path in node.entry_of(pvc.target).iterdir() if path.name != "mountInfo.json"]
+    return {path.name: (path.stat().st_size, stat.S_IMODE(path.stat().st_mode)) for path in files}
+
+
 async def test_only_go_leaves_its_sandbox_id(node, pvc, runtime):
-    """An empty file beside the record, which stays after the sandbox."""
+    """An empty file beside the record, mode 0600, from the first container on; it outlives the sandbox."""
     with node.sandbox(runtime) as sandbox:
-        sandbox.create(pvc.mount())
-    names = {path.name for path in node.entry_of(pvc.target).iterdir()} - {"mountInfo.json"}
-    assert names == ({sandbox.id} if runtime == "go" else set())
+        assert beside_the_record(node, pvc) == {}
+        for _ in range(2):
+            sandbox.create(pvc.mount())
+    assert beside_the_record(node, pvc) == ({sandbox.id: (0, 0o600)} if runtime == "go" else {})
+
+
+def disks(sandbox):
+    """How many volumes are plugged into the guest."""
+    return int(sandbox.machine.run("grep -ls ^vol- /sys/block/*/serial | wc -l").output)
+
+
+async def test_rust_leaves_the_disk_of_a_container_that_failed(node, pvc, rewrite, runtime):
+    """It stays plugged until the sandbox ends, and the next container gets another one of the same device."""
+    with node.sandbox(runtime) as sandbox:
+        # To runtime-rs the second mount is EBUSY; the Go runtime fails both for an option.
+        if runtime == "go":
+            rewrite(options=["bogus"])
+        with pytest.raises(CreateFailed, match="failed to mount"):
+            sandbox.create(pvc.mount(), pvc.mount("/reader", read_only=True))
+        rewrite(options=[])
+        left = 0 if runtime == "go" else 1
+        assert disks(sandbox) == left
+        container = sandbox.create(pvc.mount())
+        assert disks(sandbox) == left + 1
+        container.must("echo data > file")
+        sandbox.stop_container(container)
+        assert disks(sandbox) == left
+    assert disks(sandbox) == 0
+
+
+async def test_a_dead_shim_leaves_the_guest_of_runtime_rs(node, volume, runtime, machine_of_its_own):
+    """The pod is gone for the node, and its guest goes on writing; with Go the guest ends, too."""
+    pvc = volume()
+    await pvc.up()
+    sandbox = node.sandbox(runtime, machine=machine_of_its_own)
+    with sandbox:
+        container = sandbox.create(pvc.mount())
+        container.must("echo synced > file && sync")
+        sandbox.kill_shim()
+    assert not (node.places.bundles / container.id).exists()
+    assert not sandbox.shim.socket.exists()
+    await pvc.unpublish()
+    if runtime == "runtime-rs":
+        container.must("echo more > another && sync")
+        with pytest.raises(RpcError) as refusal:
+            await pvc.unstage()
+        assert refusal.value.code == "FAILED_PRECONDITION"
+        machine_of_its_own.kill()
+    await pvc.unstage()
+    await pvc.stage()
+    await pvc.publish()
+    with node.sandbox(runtime) as sandbox:
+        left = sandbox.create(pvc.mount()).must("cat file another 2>/dev/null || true").split()
+    assert left == (["synced", "more"] if runtime == "runtime-rs" else ["synced"])
+    await pvc.down()
 
 
 async def test_go_mounts_once_and_rust_once_for_each_container(node, pvc, runtime):

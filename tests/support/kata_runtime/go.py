@@ -58,6 +58,10 @@ class GoSandbox(Sandbox):
         self.shim.mounts[record.device] = at
         return at
 
+    def kill_shim(self) -> None:
+        """End the guest, as `shim delete` does, which containerd calls then (service.go, Cleanup)."""
+        self.kill()
+
     def _group(self, record: records.Record) -> FsGroup | None:
         """Read the group (container.go:678-705, kata_agent.go:2019-2027); other keys are only logged."""
         for key, value in record.metadata.items():

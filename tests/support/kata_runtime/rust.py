@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from support import shims
 from support.kata_runtime import records
 from support.kata_runtime.records import CreateFailed
-from support.kata_runtime.sandboxes import SOCKET, OciMount, Sandbox, is_read_only
+from support.kata_runtime.sandboxes import SOCKET, Disk, OciMount, Sandbox, is_read_only
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -50,6 +50,25 @@ class RustSandbox(Sandbox):
         # Metadata is not looked at, and each container mounts the device anew, at a path of its own.
         self._mount(disk, at, record, options, undo)
         return at
+
+    def kill_shim(self) -> None:
+        """Leave the guest running: `cleanup` of its hypervisor removes a folder only (qemu/inner.rs)."""
+        self._clean_up()
+
+    def _detach(self, key: object, disk: Disk) -> None:
+        """Forget a device with any of its users; what the others had stays plugged until the sandbox ends.
+
+        So a container that fails after its disk was plugged leaves it behind (hypervisor/src/device/
+        device_manager.rs, try_remove_device: a device that is only counted down is removed from the list).
+        """
+        if self._disks.get(key) is not disk:
+            return  # "device with specified ID hasn't been created"
+        disk.users -= 1
+        del self._disks[key]
+        if disk.users:
+            self._forgotten.append(disk)
+        else:
+            self.machine.unplug(disk.serial)
 
 
 def _device_is_read_only(record: records.Record) -> bool:

@@ -60,7 +60,7 @@ class Container:
 
 
 @dataclass
-class _Disk:
+class Disk:
     """A device that the guest has."""
 
     serial: str
@@ -72,7 +72,7 @@ class _Disk:
 class _Storage:
     """A mount in the guest that containers' mounts are made of."""
 
-    disk: _Disk
+    disk: Disk
     at: str
     users: int = 0
 
@@ -110,7 +110,8 @@ class Sandbox(ABC):
         self._places = places
         self._disabled = disable_block_device_use
         self._shares = Shares(places, self.id, self._shared_below, by_container=self._shares_by_container)
-        self._disks: dict[object, _Disk] = {}
+        self._disks: dict[object, Disk] = {}
+        self._forgotten: list[Disk] = []
         self._storages: dict[str, _Storage] = {}
         self._running = ExitStack()
 
@@ -134,14 +135,27 @@ class Sandbox(ABC):
         with self._running:
             for container in list(self.containers):
                 self.stop_container(container)
+            # The guest ends with its sandbox, and the disks that were forgotten in it. Here it serves others.
+            for disk in self._forgotten:
+                self.machine.unplug(disk.serial)
+            self._forgotten.clear()
 
     def kill(self) -> None:
         """Cut the guest's power; what it had is gone, and the node cleans up after it."""
         self.machine.kill()
+        self._clean_up()
+
+    @abstractmethod
+    def kill_shim(self) -> None:
+        """Kill the shim. The container runtime cleans up, and the pod is gone for everybody but its guest."""
+
+    def _clean_up(self) -> None:
+        """Take away what the node had of the sandbox; the guest is none of it."""
         for container in self.containers:
             self._remove_bundle(container.id)
         self.containers.clear()
         self._disks.clear()
+        self._forgotten.clear()
         self._storages.clear()
         self._running.close()
 
@@ -214,26 +228,26 @@ class Sandbox(ABC):
 
     # -- devices -----------------------------------------------------------------------------------------
 
-    def _attach(self, key: object, device: str, undo: ExitStack, *, read_only: bool) -> _Disk:
+    def _attach(self, key: object, device: str, undo: ExitStack, *, read_only: bool) -> Disk:
         """Plug a device, or count one more user; the first user decides whether it is read-only."""
         disk = self._disks.get(key)
         if disk is None:
             serial = f"vol-{secrets.token_hex(6)}"
-            disk = _Disk(serial, self.machine.plug(Path(device), serial, read_only=read_only))
+            disk = Disk(serial, self.machine.plug(Path(device), serial, read_only=read_only))
             self._disks[key] = disk
         disk.users += 1
-        undo.callback(self._detach, key)
+        undo.callback(self._detach, key, disk)
         return disk
 
-    def _detach(self, key: object) -> None:
-        disk = self._disks[key]
+    def _detach(self, key: object, disk: Disk) -> None:
+        """Count one user less; the last one unplugs it."""
         disk.users -= 1
         if not disk.users:
             del self._disks[key]
             self.machine.unplug(disk.serial)
 
     def _mount(
-        self, disk: _Disk, at: str, record: records.Record, options: list[str], undo: ExitStack,
+        self, disk: Disk, at: str, record: records.Record, options: list[str], undo: ExitStack,
         *, group: FsGroup | None = None,
     ) -> None:  # fmt: skip
         """Mount a device in the guest, or count one more user of that mount (agent, add_storages)."""
