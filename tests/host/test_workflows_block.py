@@ -1,12 +1,14 @@
 """Publishing a raw block device."""
 
+import os
 import stat
 
 import pytest
 
-from katacsi.errors import AlreadyExists, InvalidRequest, VolumeInUse
-from katacsi.host import block
-from katacsi.model import AccessMode, AccessType
+from katacsi.errors import AlreadyExists, InvalidRequest, Precondition, VolumeInUse
+from katacsi.host import block, superblock
+from katacsi.model import AccessMode, AccessType, SizeRange
+from katacsi.volumes.requests import SourceKind, SourceRef
 from support.node import MIB, mounts_at
 
 
@@ -146,4 +148,92 @@ async def test_a_larger_device_is_seen_at_the_target(raw):
     await pvc.up()
     assert await pvc.expand(pvc.size + 4 * MIB) == pvc.size + 4 * MIB
     assert block.size_bytes(pvc.target) == pvc.size + 4 * MIB
+    await pvc.down()
+
+
+@pytest.mark.gate("format-only-what-is-proven-blank")
+async def test_what_a_workload_wrote_raw_is_never_formatted(node, raw, volume):
+    """Zero ends and no signature prove nothing once a workload had the device: not here, nor in a copy."""
+    pvc = raw()
+    await pvc.up()
+    with pvc.target.open("r+b", buffering=0) as device:
+        device.seek(4 * MIB)
+        device.write(b"precious" * 512)
+        os.fsync(device.fileno())
+    await pvc.down()
+    copy = raw("copy")
+    await copy.create(await pvc.snapshot())
+    await node.restart()
+    for one in (pvc, copy):
+        assert (await one.facts()).raw_written
+        one.access, one.fs_type = AccessType.MOUNT, "ext4"
+        with pytest.raises(Precondition, match="volumeMode Block"):
+            await one.stage()
+        assert one.disk.read_bytes()[4 * MIB : 4 * MIB + 8] == b"precious"
+        assert superblock.read(one.disk) is None
+    source = SourceRef(SourceKind.VOLUME, pvc.id)
+    for content in ({"source": await pvc.snapshot()}, {"source_ref": source}):
+        with pytest.raises(InvalidRequest, match="volumeMode Block"):
+            await volume("other").create(**content)
+    assert not node.disk("other").exists()
+
+
+async def test_a_volume_that_was_only_read_raw_is_still_blank(raw, volume):
+    """A read-only publish writes nothing, so a copy may become a filesystem."""
+    pvc = raw()
+    await pvc.create()
+    await pvc.stage()
+    await pvc.publish(read_only=True)
+    await pvc.down()
+    assert not (await pvc.facts()).raw_written
+    copy = volume("copy")
+    await copy.create(await pvc.snapshot(), size=SizeRange(16 * MIB))
+    await copy.stage()
+    assert superblock.read(copy.device).fs_type == "ext4"
+    await copy.unstage()
+
+
+async def test_a_filesystem_is_not_restored_raw(raw, volume):
+    """A copy holds what its source holds, and that is no raw device's content."""
+    pvc = volume()
+    await pvc.up()
+    await pvc.down()
+    for content in ({"source": await pvc.snapshot()}, {"source_ref": SourceRef(SourceKind.VOLUME, pvc.id)}):
+        with pytest.raises(InvalidRequest, match="volumeMode Filesystem"):
+            await raw("other", size=16 * MIB).create(**content)
+
+
+@pytest.mark.parametrize("kind", ["raw", "direct"])
+async def test_a_read_only_publish_leaves_a_writable_device(node, volume, kind):
+    """The flag that a publish sets on a device is not left to who uses it next."""
+    pvc = volume(access=AccessType.BLOCK) if kind == "raw" else volume(direct=True)
+    await pvc.create()
+    await pvc.stage()
+    await pvc.publish(read_only=True)
+    assert block.is_read_only(pvc.device)
+    await node.restart()
+    await pvc.unpublish()
+    assert not block.is_read_only(pvc.device)
+    block.set_read_only(pvc.device, True)  # as a driver leaves it that was killed before it took the flag off
+    await node.restart()
+    await pvc.stage()
+    assert not block.is_read_only(pvc.device)
+    await pvc.unstage()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_ro_among_the_options_is_a_read_only_publish(node, volume, direct):
+    """A PV's mountOptions say what its pods' `readOnly` says: the device, the record and the group follow."""
+    pvc = volume(direct=direct, mount_flags=("noatime,ro",), mount_group="4711")
+    await pvc.up()
+    if direct:
+        assert block.is_read_only(pvc.device)
+        record = node.record(pvc.target)
+        assert set(record["options"]) == {"noatime", "ro"}
+        assert "fsGroup" not in record.get("metadata", {})
+    else:
+        with pytest.raises(OSError, match="Read-only"):
+            pvc.write()
+        assert pvc.target.stat().st_gid == 0
+    assert not (await pvc.facts()).guest_written or direct
     await pvc.down()

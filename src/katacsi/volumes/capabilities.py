@@ -103,6 +103,11 @@ def check_kind(volume: Volume, capability: Capability) -> None:
     Raises:
         Precondition: with the kind the volume has.
     """
+    if capability.access_type is AccessType.MOUNT and volume.facts.raw_written:
+        raise Precondition(
+            f"volume {volume.id}: a workload had it as a raw block device, so what is on it is no "
+            "filesystem of katacsi's; use it with volumeMode Block"
+        )
     if (
         capability.access_type is AccessType.BLOCK
         and volume.attributes.get(parameters.FILESYSTEM)
@@ -110,8 +115,7 @@ def check_kind(volume: Volume, capability: Capability) -> None:
     ):
         raise Precondition(
             f"volume {volume.id}: holds a {volume.facts.fs_type} filesystem and cannot be used as a raw "
-            "block device; "
-            "restore a snapshot of it into a volume with volumeMode Block"
+            "block device; use it with volumeMode Filesystem"
         )
 
 

@@ -97,6 +97,17 @@ class Copies:
                 "much"
             )
         facts = source.facts
+        if fs_type and facts.raw_written:
+            raise InvalidRequest(
+                "volume_capabilities",
+                f"{what} was a raw block device, and a copy of it has the same bytes; ask for volumeMode "
+                "Block, and copy the data from there",
+            )
+        if not fs_type and facts.format is not FormatState.UNFORMATTED:
+            raise InvalidRequest(
+                "volume_capabilities",
+                f"{what} holds {facts.fs_type}, and a copy of it does, too; ask for volumeMode Filesystem",
+            )
         if fs_type and facts.format is not FormatState.UNFORMATTED and facts.fs_type != fs_type:
             raise InvalidRequest(
                 "volume_capabilities", f"{what} holds {facts.fs_type}, and {fs_type} was asked for"

@@ -209,7 +209,9 @@ class Expansion:
         await off_loop(self._hand_over_now, volume, published)
 
     def _hand_over_now(self, volume: NodeVolume, published: Published) -> None:
-        # After a crash the device may have another number than at publish: mark, then record.
+        # After a crash the device may have another number than at publish: marks, then record.
+        for staged in self._marks.stagings_of(published.volume_id):
+            self._marks.add(staged.on(volume.devices))
         self._marks.add(published)
         if not self._direct_route.stands(volume, published):
             self._direct_route.deliver(volume, published, Undo())

@@ -80,6 +80,12 @@ class Formatter:
 
     async def _prove_blank(self, volume: NodeVolume) -> bool:
         """Prove that nothing would be overwritten; tell whether the whole device is known to read as zero."""
+        if volume.facts.raw_written:
+            raise ForeignContent(
+                f"{volume}: a workload had it as a raw block device, and may have written what no probe "
+                "recognises; it is never formatted. Use it with volumeMode Block, and make a new volume for "
+                "a filesystem"
+            )
         if await volume.backend.is_blank(volume.id):
             return True
         await off_loop(self._probe_blank, volume)

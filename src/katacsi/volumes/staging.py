@@ -61,11 +61,11 @@ class Staging:
                 return
             await self._attach(volume, request)
             if not volume.untouched and await off_loop(self._is_published, volume):
-                await off_loop(self._marks.add, _with_devices(wanted, volume))
+                await off_loop(self._marks.add, wanted.on(volume.devices))
                 return
             if request.capability.access_type is AccessType.MOUNT:
                 await self._ensure_filesystem(volume, wanted.fs_type, attributes)
-            await off_loop(self._marks.add, _with_devices(wanted, volume))
+            await off_loop(self._marks.add, wanted.on(volume.devices))
 
     def _is_published(self, volume: NodeVolume) -> bool:
         """Whether a guard shows that a pod has the volume, although the marks were lost.
@@ -77,6 +77,9 @@ class Staging:
         if any(entry.source == source for entry in mount.mentioning(source, None, "")):
             return True
         unused.require_unheld(volume.id, volume.devices)
+        for device in volume.devices:
+            # A read-only publish that nobody took back must not reach the next user of the device.
+            block.set_read_only(device.path, False)
         return False
 
     async def _ensure_filesystem(
@@ -153,10 +156,6 @@ class Staging:
                 f"{volume}: has {volume.size_bytes} bytes, but {device.path} shows {device.size_bytes}; "
                 "nothing was written. The device may belong to something else"
             )
-
-
-def _with_devices(wanted: Staged, volume: NodeVolume) -> Staged:
-    return replace(wanted, devices=tuple(str(device.path) for device in volume.devices))
 
 
 def _release_mounts(volume_id: VolumeId, staging_path: str, devices: Sequence[Device]) -> None:

@@ -39,7 +39,10 @@ class BlockRoute:
         return True
 
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
-        """Leave everything as it is: a raw volume has nothing that is ours."""
+        """Remember for good that a workload writes what no probe can tell from nothing."""
+        del undo
+        if not published.read_only:
+            await volume.settle(raw_written=True)
 
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Bind the device node to the target."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,9 @@ from katacsi.volumes.parameters import FsGroupChangePolicy
 from katacsi.volumes.publish.mode import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from katacsi.backends.api import Device
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +51,10 @@ class Staged:
     mount_flags: tuple[str, ...]
     publish_context: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+
+    def on(self, devices: Sequence[Device]) -> Staged:
+        """Give the mark of the same staging with these devices, the backend's first."""
+        return replace(self, devices=tuple(str(device.path) for device in devices))
 
 
 @dataclass(frozen=True, slots=True)

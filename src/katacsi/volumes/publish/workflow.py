@@ -10,8 +10,15 @@ import structlog
 
 from katacsi.directvolume import guard
 from katacsi.directvolume.record import MAX_TARGET_BYTES, VOLUME_TYPE
-from katacsi.errors import AlreadyExists, CorruptRecord, InvalidRequest, Precondition, VolumeInUse
-from katacsi.host import mount
+from katacsi.errors import (
+    AlreadyExists,
+    CorruptRecord,
+    InvalidRequest,
+    KatacsiError,
+    Precondition,
+    VolumeInUse,
+)
+from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths, unused
@@ -21,8 +28,9 @@ from katacsi.volumes.publish.mode import Asked, Mode, PodRuntime, decide
 from katacsi.volumes.undo import Undo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from katacsi.backends.api import Device
     from katacsi.volumes.context import Context
     from katacsi.volumes.publish.marks import Staged
     from katacsi.volumes.publish.route import Route
@@ -135,15 +143,32 @@ class Publishing:
                 raise Precondition(
                     f"target_path {target_path}: is published for volume {known.volume_id}, not {volume_id}"
                 )
-            await off_loop(self._take_away, volume_id, target_path, known)
+            flagged: tuple[Device, ...] = ()
+            if known is not None and known.read_only and known.mode is not Mode.HOST:
+                flagged = await self._devices_of(parsed)
+            await off_loop(self._take_away, volume_id, target_path, known, flagged)
         log.debug("volume unpublished", target=target_path)
 
-    def _take_away(self, volume_id: str, target_path: str, known: Published | None) -> None:
+    async def _devices_of(self, volume_id: VolumeId) -> tuple[Device, ...]:
+        """Say which devices a volume has, as far as that can be known: its pool may be gone by now."""
+        try:
+            backend = await self._context.pools.holding(volume_id)
+            return await self._context.volumes.devices_of(backend, volume_id).look()
+        except KatacsiError as error:
+            log.warning("the device's read-only flag stays until the next stage", error=error.message)
+            return ()
+
+    def _take_away(
+        self, volume_id: str, target_path: str, known: Published | None, flagged: Sequence[Device]
+    ) -> None:
         is_direct = known.mode is Mode.DIRECT if known else self._is_direct(volume_id, target_path)
         if is_direct:
             self._context.writer.remove(target_path)
         mount.unmount(Path(target_path))
         mount.remove_target(Path(target_path))
+        if [item.path for item in self._marks.targets_of(volume_id)] == [target_path]:
+            for device in flagged:
+                block.set_read_only(device.path, False)
         if known is not None:
             self._marks.remove(known)
 
@@ -223,6 +248,7 @@ def _require_same(former: Published | None, wanted: Published) -> None:
 
 def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> Published:
     capability = request.capability
+    flags = tuple(option for flag in capability.mount_flags for option in flag.split(",") if option)
     return Published(
         path=request.target_path,
         volume_id=request.volume_id,
@@ -230,8 +256,8 @@ def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> 
         access_type=capability.access_type.value,
         access_mode=capability.access_mode.value,
         fs_type=staged.fs_type,
-        mount_flags=capability.mount_flags,
-        read_only=request.read_only or capability.access_mode.read_only,
+        mount_flags=tuple(option for option in flags if option not in {"ro", "rw"}),
+        read_only=request.read_only or capability.access_mode.read_only or "ro" in flags,
         mount_group=capability.mount_group,
         fs_group_change_policy=parameters.fs_group_change_policy(attributes),
         device="",
