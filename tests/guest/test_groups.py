@@ -52,7 +52,7 @@ async def test_a_volume_with_files_gets_another_group(node, volume, runtime):
         container = sandbox.create(pvc.mount())
         container.must("mkdir -m 750 folder && echo old > folder/file && chmod 640 folder/file")
     await pvc.down()
-    pvc.mount_group = str(GROUP + 1)
+    pvc.capability.mount.volume_mount_group = str(GROUP + 1)
     await pvc.stage()
     await pvc.publish()
     with node.sandbox(runtime) as sandbox:
