@@ -2,7 +2,8 @@
 
 import pytest
 
-from katacsi.backends.common import refusals
+from katacsi.backends.common import refusals, sizes
+from katacsi.backends.common.parameters import check_known
 from katacsi.errors import InvalidRequest, OutOfSpace, PoolUnavailable, Precondition, SizeOutOfRange
 from katacsi.model import SizeRange, SnapshotId, VolumeId
 
@@ -33,9 +34,9 @@ def test_what_is_in_order_passes():
     refusals.check_own(mine, "fast", HERE, storage="/pool", remedy="mount it")
     refusals.check_source(mine, "fast", HERE)
     refusals.check_writable("fast", read_only=False)
-    refusals.check_known({"type": "thin"}, {"type": "…"}, "lvm.katacsi.io/")
+    check_known({"type": "thin"}, {"type": "…"}, "lvm.katacsi.io/")
     for required in (0, 10, 11):
-        refusals.check_holds(SizeRange(required), 10)
+        assert sizes.fitting(SizeRange(required), 10, 1, 1, "") == max(10, required)
 
 
 def test_a_viewed_pool_is_not_changed():
@@ -47,10 +48,10 @@ def test_a_viewed_pool_is_not_changed():
 def test_an_unknown_parameter_is_named_in_full():
     """The full key is what stands in the StorageClass; so are the keys that would be legal."""
     with pytest.raises(InvalidRequest, match=r"x\.katacsi\.io/b.*known are x\.katacsi\.io/a"):
-        refusals.check_known({"a": "1", "b": "2"}, {"a": "…"}, "x.katacsi.io/")
+        check_known({"a": "1", "b": "2"}, {"a": "…"}, "x.katacsi.io/")
 
 
 def test_a_copy_is_no_smaller_than_its_source():
     """A size below the source's would cut the filesystem off."""
     with pytest.raises(SizeOutOfRange, match="9 bytes were asked for; ask for the 10 of the source"):
-        refusals.check_holds(SizeRange(9), 10)
+        sizes.fitting(SizeRange(9), 10, 1, 1, "")

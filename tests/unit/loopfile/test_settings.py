@@ -7,9 +7,8 @@ from pydantic import ValidationError
 
 from katacsi.backends.loopfile import LoopfileSettings
 from katacsi.backends.loopfile.settings import Allocation, CopyMode
-from katacsi.backends.loopfile.sizes import fitting_size
-from katacsi.errors import InvalidRequest, SizeOutOfRange
-from katacsi.model import MIB, SizeRange
+from katacsi.errors import InvalidRequest
+from katacsi.model import MIB
 
 
 def test_a_folder_is_all_that_has_to_be_said():
@@ -73,27 +72,3 @@ def test_a_parameter_is_refused_by_its_full_key(parameters, key):
     with pytest.raises(InvalidRequest, match=r"sparse or thick|allocation") as caught:
         LoopfileSettings(directory="/pool").allocation_for(parameters)
     assert caught.value.field == key
-
-
-@pytest.mark.parametrize(
-    ("wish", "source", "size"),
-    [
-        (SizeRange(), 0, MIB),
-        (SizeRange(1), 0, MIB),
-        (SizeRange(MIB + 1), 0, MIB + 4096),
-        (SizeRange(3 * MIB, 3 * MIB), 0, 3 * MIB),
-        (SizeRange(), 5 * MIB, 5 * MIB),
-        (SizeRange(6 * MIB), 5 * MIB, 6 * MIB),
-        (SizeRange(0, MIB - 1), 0, None),
-        (SizeRange(MIB + 1, MIB + 4095), 0, None),
-        (SizeRange(4 * MIB), 5 * MIB, None),
-        (SizeRange(0, 4 * MIB), 5 * MIB, None),
-    ],
-)
-def test_a_size_is_whole_sectors_within_the_wish(wish, source, size):
-    """Sizes are rounded up to whole sectors, never above the limit, never below the source."""
-    if size is None:
-        with pytest.raises(SizeOutOfRange):
-            fitting_size(wish, MIB, source)
-    else:
-        assert fitting_size(wish, MIB, source) == size

@@ -1,18 +1,26 @@
-"""Whether what exists under a name is what is asked for: a repeated request finds it, another is refused.
-
-No part of the contract for authors, which is `api` alone.
-"""
+"""Whether what exists under a name is what is asked for: a repeated request finds it, another is refused."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from katacsi.errors import AlreadyExists
-from katacsi.model import SnapshotId
+from katacsi.model import ContentSource, SnapshotId, VolumeId
 
 if TYPE_CHECKING:
-    from katacsi.backends.api import ContentSource, CreateRequest, Snapshot, Volume
-    from katacsi.model import VolumeId
+    from katacsi.backends.api import CreateRequest, Snapshot, Volume
+
+
+def stored_source(text: str) -> ContentSource | None:
+    """Read the stored id of what a volume began as a copy of; empty: of nothing.
+
+    Raises:
+        MalformedId: it is no id.
+    """
+    if not text:
+        return None
+    kind = SnapshotId if text.startswith(f"{SnapshotId.PREFIX}:") else VolumeId
+    return ContentSource(kind.parse(text))
 
 
 def origin(source: ContentSource | None) -> tuple[bool, str, str] | None:

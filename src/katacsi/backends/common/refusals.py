@@ -1,18 +1,14 @@
-"""What the pools of this package refuse alike, whatever they are made of, and in which words.
-
-No part of the contract for authors, which is `api` alone.
-"""
+"""What our pools refuse alike, whatever they are made of, and in which words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from katacsi.errors import InvalidRequest, OutOfSpace, PoolUnavailable, Precondition, SizeOutOfRange
+from katacsi.errors import OperationPending, OutOfSpace, PoolUnavailable, Precondition
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from katacsi.model import ObjectId, SizeRange
+    from katacsi.backends.facts import Facts
+    from katacsi.model import ObjectId, VolumeId
 
 
 def check_own(object_id: ObjectId, pool: str, uid: str, *, storage: str, remedy: str) -> None:
@@ -53,25 +49,11 @@ def check_writable(pool: str, *, read_only: bool) -> None:
         raise Precondition(f"pool {pool!r} was opened for viewing; only `katacsi serve` changes it")
 
 
-def check_known(parameters: Mapping[str, str], known: Collection[str], prefix: str) -> None:
-    """Refuse StorageClass parameters that the backend does not have; `prefix` makes full keys of its keys.
+def check_expected(volume_id: VolumeId, found: Facts, expected: Facts) -> None:
+    """Refuse to replace facts that are not what the caller saw.
 
     Raises:
-        InvalidRequest: a parameter is unknown.
+        OperationPending: they changed meanwhile.
     """
-    for key in parameters:
-        if key not in known:
-            legal = ", ".join(prefix + name for name in known)
-            raise InvalidRequest(prefix + key, f"unknown parameter; known are {legal}")
-
-
-def check_holds(wish: SizeRange, source: int) -> None:
-    """Refuse a size, if one was asked for, that is below the source's, in bytes.
-
-    Raises:
-        SizeOutOfRange: it is.
-    """
-    if 0 < wish.required < source:
-        raise SizeOutOfRange(
-            f"{wish.required} bytes were asked for; ask for the {source} of the source, or more"
-        )
+    if found != expected:
+        raise OperationPending(f"volume {volume_id}: its facts are {found}, not {expected}")

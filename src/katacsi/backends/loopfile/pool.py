@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from katacsi.backends.common import refusals
-from katacsi.backends.common.poollock import Held, PoolLock
+from katacsi.backends.common.poollock import PoolLock
 from katacsi.backends.loopfile import layout
 from katacsi.errors import HostError, OutOfSpace, PoolNotSetUp, PoolUnavailable
 from katacsi.host import directories, files
@@ -169,16 +169,8 @@ class LoopfilePool:
         return uid
 
     def _take_lock(self) -> None:
-        path = self.directory / layout.LOCK
-        try:
-            self._lock.take(path)
-        except Held as error:
-            raise self._unavailable(
-                f"is served by another katacsi, which holds {path} ({error}); stop that one, or give this "
-                "pool another folder"
-            ) from error
-        except HostError as error:
-            raise self._unavailable(f"cannot be locked: {error}") from error
+        remedy = "stop that one, or give this pool another folder"
+        self._lock.take(self.directory / layout.LOCK, f"pool {self.name!r}: {self.directory}", remedy)
 
     def _unavailable(self, fact: str) -> PoolUnavailable:
         return PoolUnavailable(f"pool {self.name!r}: {self.directory} {fact}")

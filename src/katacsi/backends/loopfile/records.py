@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from katacsi.backends.api import Facts, Snapshot, Volume
+from katacsi.backends.common.existing import stored_source
 from katacsi.backends.loopfile import factfile
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.errors import CorruptRecord, Precondition
@@ -121,10 +122,7 @@ class VolumeRecord(Record):
         Raises:
             MalformedId: the record says something else.
         """
-        if not self.source:
-            return None
-        kind = SnapshotId if self.source.startswith(f"{SnapshotId.PREFIX}:") else VolumeId
-        return ContentSource(kind.parse(self.source))
+        return stored_source(self.source)
 
     def volume(self, volume_id: VolumeId, size_bytes: int, condition: Condition) -> Volume:
         """Give what the record says, with what the file says."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from katacsi.backends.common import refusals
-from katacsi.errors import InvalidRequest
+from katacsi.backends.common.parameters import check_known, one_of
 from katacsi.model import MIB, Size
 
 if TYPE_CHECKING:
@@ -99,11 +98,5 @@ class LoopfileSettings(BaseModel):
         Raises:
             InvalidRequest: a parameter is unknown or its value is not legal.
         """
-        refusals.check_known(parameters, PARAMETERS, PARAMETER_PREFIX)
-        wish = parameters.get("allocation", self.allocation.value)
-        try:
-            return Allocation(wish)
-        except ValueError:
-            raise InvalidRequest(
-                PARAMETER_PREFIX + "allocation", f"{wish!r} is not legal; write sparse or thick"
-            ) from None
+        check_known(parameters, PARAMETERS, PARAMETER_PREFIX)
+        return one_of(Allocation, "allocation", parameters, self.allocation, PARAMETER_PREFIX)

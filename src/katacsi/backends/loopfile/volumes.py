@@ -6,19 +6,19 @@ import time
 from typing import TYPE_CHECKING
 
 from katacsi.backends.api import Facts
+from katacsi.backends.common import refusals, sizes
 from katacsi.backends.common.existing import check_volume
 from katacsi.backends.common.listing import page
 from katacsi.backends.loopfile.records import VolumeRecord
-from katacsi.backends.loopfile.settings import Allocation
-from katacsi.backends.loopfile.sizes import fitting_size, in_sectors
-from katacsi.errors import CorruptRecord, NotFound, OperationPending
+from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation
+from katacsi.errors import CorruptRecord, NotFound
 from katacsi.host import sizedfiles
 from katacsi.model import Condition, VolumeId, storage_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from katacsi.backends.api import CreateRequest, Page, Volume
+    from katacsi.backends.api import CreateRequest, Page, SizeRange, Volume
     from katacsi.backends.loopfile.copies import Copier
     from katacsi.backends.loopfile.objects import LoopfileObjects
     from katacsi.backends.loopfile.pool import LoopfilePool
@@ -52,9 +52,7 @@ class LoopfileVolumes:
             self._volumes.ensure_durable(name)
             return existing
         template = self._snapshots.template(request.source) if request.source else None
-        size_bytes = fitting_size(
-            request.size, self._settings.minimum_volume_size, template.size_bytes if template else 0
-        )
+        size_bytes = self._fitting(request.size, template.size_bytes if template else 0)
 
         def fill(image: Path) -> None:
             if template is None:
@@ -109,7 +107,7 @@ class LoopfileVolumes:
     def expand(self, name: str, size_bytes: int) -> int:
         """Grow a volume's file, then its record: the file is the truth, so a retry only has to follow it."""
         record = self.require(name)
-        present = self._volumes.grow(name, in_sectors(size_bytes), record.allocation)
+        present = self._volumes.grow(name, sizes.in_units(size_bytes, SECTOR_SIZE), record.allocation)
         if record.size_bytes < present:
             self._volumes.write(record.model_copy(update={"size_bytes": present}))
         return present
@@ -117,8 +115,7 @@ class LoopfileVolumes:
     def compare_and_set_facts(self, name: str, expected: Facts, new: Facts) -> None:
         """Replace a volume's facts, if they are what the caller saw."""
         record = self.require(name)
-        if record.facts != expected:
-            raise OperationPending(f"volume {self._id(name)}: its facts are {record.facts}, not {expected}")
+        refusals.check_expected(self._id(name), record.facts, expected)
         if new != expected:
             changed = record.model_copy(update={"facts": new, "changes": record.changes + 1})
             self._volumes.overwrite(name, changed.change)
@@ -149,6 +146,11 @@ class LoopfileVolumes:
             )
             condition = Condition(abnormal=True, message=error.message)
             return damaged.volume(self._id(name), size_bytes, condition)
+
+    def _fitting(self, wish: SizeRange, source: int) -> int:
+        minimum = sizes.in_units(self._settings.minimum_volume_size, SECTOR_SIZE)
+        steps = f"whole sectors of {SECTOR_SIZE} bytes, at least {minimum}"
+        return sizes.fitting(wish, source, minimum, SECTOR_SIZE, steps)
 
     def _id(self, name: str) -> VolumeId:
         return VolumeId(self._pool.name, self._pool.uid, name)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.common import refusals
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.objects import missing
-from katacsi.backends.lvm.tags import Kind, Record, State
+from katacsi.backends.lvm.tags import Kind, State
 from katacsi.errors import OperationPending, Unsupported
-from katacsi.model import SnapshotId, VolumeId
+from katacsi.model import SnapshotId
 
 if TYPE_CHECKING:
     from katacsi.backends.api import ContentSource, Device
@@ -66,18 +65,7 @@ class LvmCopies:
                 "in the workload, or use a class without integrity"
             )
         prefix = names.SNAPSHOT_CUT if kind is Kind.SNAPSHOT_CUT else names.VOLUME_CUT
-        record = Record(
-            kind=kind,
-            state=State.READY,
-            driver=self._group.driver,
-            pool=self._group.pool,
-            csi_name=csi_name,
-            created_at=time.time(),
-            source=str(VolumeId(self._group.pool, self._group.uid, origin.record.name)),
-            facts=origin.record.facts,
-            wipe=origin.record.wipe,
-            layout=origin.record.layout,
-        )
+        record = self._objects.copied_record(kind, State.READY, csi_name, origin)
         if not origin.lv.pool:
             await self._devices.hold_for_copy(origin.lv)
         return await self._objects.cut(state, names.lv_name(prefix, name), origin.lv, record)

@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.common import refusals
-from katacsi.backends.common.poollock import Held, PoolLock
+from katacsi.backends.common.poollock import PoolLock
 from katacsi.backends.lvm import names
-from katacsi.errors import HostError, PoolUnavailable
+from katacsi.errors import PoolUnavailable
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
@@ -210,13 +210,9 @@ class VolumeGroup:
         path = self._settings.lock_directory / f"katacsi-{self.uid}-{self.pool}"
         try:
             self._settings.lock_directory.mkdir(parents=True, exist_ok=True)
-            self._lock.take(path)
-        except Held as error:
-            raise self._unavailable(
-                f"is served by another katacsi, which holds {path} ({error}); stop that one"
-            ) from error
-        except (HostError, OSError) as error:
+        except OSError as error:
             raise self._unavailable(f"cannot be locked by {path}: {error}") from error
+        self._lock.take(path, f"pool {self.pool!r}: volume group {self.name}")
 
     def _unavailable(self, fact: str) -> PoolUnavailable:
         return PoolUnavailable(f"pool {self.pool!r}: volume group {self.name} {fact}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from katacsi.backends.common import refusals
+from katacsi.backends.common.parameters import check_known, one_of
 from katacsi.backends.lvm.settings import PARAMETER_PREFIX, PARAMETERS, VolumeType, Wipe
 from katacsi.errors import InvalidRequest
 from katacsi.model import MIB, parse_size
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from katacsi.backends.lvm.settings import LvmSettings
-
-E = TypeVar("E", VolumeType, Wipe)
 
 _STRIPED: Final = {VolumeType.STRIPED, VolumeType.RAID5, VolumeType.RAID6, VolumeType.RAID10}
 _MIRRORED: Final = {VolumeType.RAID1, VolumeType.RAID10}
@@ -138,13 +136,13 @@ def parse(parameters: Mapping[str, str], settings: LvmSettings) -> Layout:
     Raises:
         InvalidRequest: a parameter is unknown, not legal, or says nothing about volumes of this type.
     """
-    refusals.check_known(parameters, PARAMETERS, PARAMETER_PREFIX)
-    kind = _one_of(VolumeType, "type", parameters, settings.default_type)
+    check_known(parameters, PARAMETERS, PARAMETER_PREFIX)
+    kind = one_of(VolumeType, "type", parameters, settings.default_type, PARAMETER_PREFIX)
     for key, types in _MEANT_FOR.items():
         if key in parameters and kind not in types:
             meant = ", ".join(sorted(member.value for member in types))
             raise _illegal(key, f"a {kind.value} volume has none; it is for {meant}")
-    wipe = _one_of(Wipe, "wipe", parameters, settings.wipe)
+    wipe = one_of(Wipe, "wipe", parameters, settings.wipe, PARAMETER_PREFIX)
     if kind is VolumeType.THIN:
         return _thin(parameters, settings, wipe)
     stripes = _number("stripes", parameters, _LEAST_STRIPES.get(kind, 1), _LEAST_STRIPES.get(kind, 1), 64)
@@ -184,16 +182,6 @@ def _thin(parameters: Mapping[str, str], settings: LvmSettings, wipe: Wipe) -> L
 
 def _illegal(key: str, fact: str) -> InvalidRequest:
     return InvalidRequest(PARAMETER_PREFIX + key, fact)
-
-
-def _one_of(kinds: type[E], key: str, parameters: Mapping[str, str], default: E) -> E:
-    if key not in parameters:
-        return default
-    try:
-        return kinds(parameters[key])
-    except ValueError:
-        legal = ", ".join(member.value for member in kinds)
-        raise _illegal(key, f"{parameters[key]!r} is not legal; write one of {legal}") from None
 
 
 def _number(key: str, parameters: Mapping[str, str], default: int, least: int, most: int) -> int:

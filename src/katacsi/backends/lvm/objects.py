@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -10,11 +11,11 @@ import structlog
 from katacsi.backends.lvm import capacity, tags
 from katacsi.backends.lvm.layout import Layout
 from katacsi.backends.lvm.settings import Wipe, Zero
-from katacsi.backends.lvm.tags import Kind, Record
+from katacsi.backends.lvm.tags import Kind, Record, State
 from katacsi.errors import AlreadyExists, CorruptRecord, HostError, NotFound, OutOfSpace, PoolUnavailable
 from katacsi.host import block, command, devicebytes
 from katacsi.host.offloop import off_loop
-from katacsi.model import MIB
+from katacsi.model import MIB, VolumeId
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,17 @@ class LvmObjects:
                 f"({error}); mend it by "
                 "lvchange --deltag and --addtag"
             ) from error
+
+    def record(self, kind: Kind, state: State, csi_name: str) -> Record:
+        """Give the record of a new LV of this pool."""
+        return Record(kind, state, self.group.driver, self.group.pool, csi_name, created_at=time.time())
+
+    def copied_record(self, kind: Kind, state: State, csi_name: str, origin: Entry) -> Record:
+        """Give the record of an LV that keeps the bytes of a volume as they are now."""
+        source = str(VolumeId(self.group.pool, self.group.uid, origin.record.name))
+        was = origin.record
+        new = self.record(kind, state, csi_name)
+        return replace(new, source=source, facts=was.facts, wipe=was.wipe, layout=was.layout)
 
     # -- room ------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,7 +20,7 @@ from katacsi.backends.common.existing import check_snapshot
 from katacsi.backends.common.listing import page
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.settings import Wipe
-from katacsi.backends.lvm.tags import Kind, Record, State
+from katacsi.backends.lvm.tags import Kind, State
 from katacsi.errors import CorruptRecord, KatacsiError
 from katacsi.model import SnapshotId, VolumeId, storage_name
 
@@ -98,18 +98,7 @@ class LvmSnapshots:
             await self._objects.check_room(state, layout, size if layout.thin else 2 * size)
             if not layout.thin:
                 return await self._copies.cut(state, Kind.SNAPSHOT_CUT, name, csi_name, origin)
-            record = Record(
-                kind=Kind.SNAPSHOT,
-                state=State.READY,
-                driver=self._group.driver,
-                pool=self._group.pool,
-                csi_name=csi_name,
-                created_at=time.time(),
-                source=str(source),
-                facts=origin.record.facts,
-                wipe=origin.record.wipe,
-                layout=origin.record.layout,
-            )
+            record = self._objects.copied_record(Kind.SNAPSHOT, State.READY, csi_name, origin)
             return await self._objects.cut(state, names.lv_name(names.SNAPSHOT, name), origin.lv, record)
 
     def _copy_in_background(self, cut: Entry) -> None:
@@ -137,18 +126,7 @@ class LvmSnapshots:
             async with self._group.changing() as state:
                 target = self._objects.index(state).get(Kind.SNAPSHOT, name, lv_name)
                 if target is None:
-                    record = Record(
-                        kind=Kind.SNAPSHOT,
-                        state=State.CREATING,
-                        driver=self._group.driver,
-                        pool=self._group.pool,
-                        csi_name=cut.record.csi_name,
-                        created_at=cut.record.created_at,
-                        source=cut.record.source,
-                        facts=cut.record.facts,
-                        wipe=cut.record.wipe,
-                        layout=cut.record.layout,
-                    )
+                    record = replace(cut.record, kind=Kind.SNAPSHOT, state=State.CREATING)
                     origin = state.lvs[cut.lv.origin]
                     extents = origin.size_bytes // state.extent_size
                     target = await self._objects.make(state, lv_name, layout, extents, record)

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.api import Facts, FormatState
+from katacsi.backends.common.existing import stored_source
 from katacsi.backends.lvm.settings import Wipe
 from katacsi.errors import CorruptRecord, InvalidRequest
-from katacsi.model import ContentSource, MalformedId, SnapshotId, VolumeId, storage_name
+from katacsi.model import MalformedId, storage_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from katacsi.model import ContentSource
 
 PREFIX: Final = "katacsi.io/"
 #: lvm(8): a tag's length.
@@ -116,10 +119,7 @@ class Record:
 
     def content_source(self) -> ContentSource | None:
         """Give what it began as a copy of."""
-        if not self.source:
-            return None
-        snapshot = self.source.startswith(f"{SnapshotId.PREFIX}:")
-        return ContentSource(SnapshotId.parse(self.source) if snapshot else VolumeId.parse(self.source))
+        return stored_source(self.source)
 
     def tags(self) -> frozenset[str]:
         """Give the tags that say this.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from katacsi.backends.api import Facts, Volume
+from katacsi.backends.common import refusals, sizes
 from katacsi.backends.common.existing import check_volume, origin
 from katacsi.backends.common.listing import page
 from katacsi.backends.lvm import layout as layouts
@@ -17,8 +18,7 @@ from katacsi.backends.lvm.devices import known_condition
 from katacsi.backends.lvm.layout import Layout
 from katacsi.backends.lvm.objects import Entry, missing
 from katacsi.backends.lvm.settings import VolumeType, Wipe, Zero
-from katacsi.backends.lvm.sizes import fitting_extents
-from katacsi.backends.lvm.tags import Kind, Record, State
+from katacsi.backends.lvm.tags import Kind, State
 from katacsi.errors import (
     KatacsiError,
     OperationPending,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from katacsi.backends.lvm.objects import Index, LvmObjects
     from katacsi.backends.lvm.report import Group
     from katacsi.backends.lvm.settings import LvmSettings
+    from katacsi.model import SizeRange
 
 log = structlog.get_logger(__name__)
 
@@ -124,17 +125,12 @@ class LvmVolumes:
         source = (
             self._copies.source(state, self._objects.index(state), request.source) if request.source else None
         )
-        extents = fitting_extents(state, layout, request.size, source.lv.size_bytes if source else 0)
+        extents = _fitting_extents(state, layout, request.size, source.lv.size_bytes if source else 0)
         size_bytes = extents * state.extent_size
         shared = source is not None and layout.thin and source.lv.pool == layout.thin_pool
         whole = layout.thin and (source is None or (shared and source.lv.size_bytes == size_bytes))
-        record = Record(
-            kind=Kind.VOLUME,
-            state=State.READY if whole else State.CREATING,
-            driver=self._group.driver,
-            pool=self._group.pool,
-            csi_name=request.csi_name,
-            created_at=time.time(),
+        record = replace(
+            self._objects.record(Kind.VOLUME, State.READY if whole else State.CREATING, request.csi_name),
             source=str(request.source.id) if request.source else "",
             facts=source.record.facts.of_copy() if source else Facts(),
             parameters=dict(request.parameters),
@@ -171,7 +167,7 @@ class LvmVolumes:
         async with self._group.changing() as state:
             source = self._copies.source(state, self._objects.index(state), request.source)
             if layout.thin and source.lv.pool == layout.thin_pool:
-                extents = fitting_extents(state, layout, request.size, source.lv.size_bytes)
+                extents = _fitting_extents(state, layout, request.size, source.lv.size_bytes)
                 if entry.lv.size_bytes < extents * state.extent_size:
                     await self._extend(entry, extents)
                 return await self._objects.expect(entry.lv.name)
@@ -184,10 +180,7 @@ class LvmVolumes:
         """Replace a volume's facts, if they are what the caller saw."""
         async with self._group.changing() as state:
             entry = self.require(state, self._objects.index(state), name)
-            if entry.record.facts != expected:
-                raise OperationPending(
-                    f"volume {self._id(name)}: its facts are {entry.record.facts}, not {expected}"
-                )
+            refusals.check_expected(self._id(name), entry.record.facts, expected)
             await self._objects.write(entry, entry.record.with_(facts=new))
 
     async def expand(self, name: str, size_bytes: int) -> int:
@@ -234,14 +227,7 @@ class LvmVolumes:
         kind = VolumeType.STRIPED if legs > 1 else VolumeType.LINEAR
         plain = Layout(type=kind, stripes=legs, stripe_size=65536 if legs > 1 else 0)
         extents = growth // state.extent_size // layout.stripes * legs
-        record = Record(
-            kind=Kind.GROWTH,
-            state=State.CREATING,
-            driver=self._group.driver,
-            pool=self._group.pool,
-            csi_name=entry.record.csi_name,
-            created_at=time.time(),
-        )
+        record = self._objects.record(Kind.GROWTH, State.CREATING, entry.record.csi_name)
         lv_name = names.lv_name(names.GROWTH, name)
         return await self._objects.make(await self._group.read(), lv_name, plain, extents, record)
 
@@ -304,6 +290,17 @@ class LvmVolumes:
 
 def _find(index: Index, name: str) -> Entry | None:
     return index.get(Kind.VOLUME, name, names.lv_name(names.VOLUME, name))
+
+
+def _fitting_extents(group: Group, layout: Layout, wish: SizeRange, source: int) -> int:
+    """Give the smallest number of extents that meets a request and holds its source.
+
+    Raises:
+        SizeOutOfRange: there is none.
+    """
+    unit = group.extent_size * layout.stripes
+    steps = f"a {layout.type.value} volume grows in steps of {unit} bytes in volume group {group.name}"
+    return sizes.fitting(wish, source, unit, unit, steps) // group.extent_size
 
 
 def _resumable(entry: Entry, request: CreateRequest) -> bool:
