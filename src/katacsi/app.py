@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
     from katacsi.directvolume.handover import Handover
     from katacsi.settings import Settings
+    from katacsi.volumes.layers import Layer
+
+#: What may lie between a volume's device and its filesystem, from below; see docs/development.md, "Layers".
+LAYERS: tuple[Layer, ...] = ()
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +115,7 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
             marks=Marks(settings.state_path),
             writer=writer,
             metrics=metrics,
+            layers=LAYERS,
         )
     )
 

@@ -1,0 +1,139 @@
+"""Volumes with a layer between the backend's device and their filesystem: a real device over a device."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from katacsi import app
+from katacsi.backends.api import Device
+from katacsi.errors import VolumeInUse
+from katacsi.host import block, holders, loop, loopdevices
+from katacsi.host.offloop import off_loop
+from katacsi.model import AccessType
+from support.node import MIB, held, mounts_at
+
+
+class Over:
+    """A loop device over the device below."""
+
+    name = "over"
+
+    def wanted(self, volume):
+        return True
+
+    async def open(self, volume, below, secrets):
+        found = await self.opened(volume.id, below)
+        return found or await off_loop(_open, below)
+
+    async def opened(self, volume_id, below):
+        return await off_loop(_opened, below)
+
+    async def close(self, volume_id, below):
+        if (found := await self.opened(volume_id, below)) is not None:
+            await off_loop(_close, found)
+
+    async def grow(self, volume, below):
+        found = await self.opened(volume.id, below)
+        return Device(found.path, await off_loop(loop.set_capacity, found.path))
+
+
+def _open(below):
+    words = ["losetup", "--find", "--show", "--sector-size", "4096", below.path]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return _opened(below) or pytest.fail(f"{done.stdout} is not over {below}")
+
+
+def _opened(below):
+    number = block.device_number(below.path)
+    over = [device for device in loopdevices.devices() if device.backing_device == number]
+    return Device(over[0].path, over[0].size_bytes) if over else None
+
+
+def _close(device):
+    if held_by := holders.lasting(device.path):  # losetup would wait for them behind our back
+        raise VolumeInUse(f"{device.path} is held by {held_by[0]}")
+    subprocess.run(["losetup", "--detach", device.path], check=True)
+
+
+@pytest.fixture(autouse=True)
+def layer(monkeypatch):
+    """Have every volume one layer; taken off again whatever a test leaves."""
+    monkeypatch.setattr(app, "LAYERS", (Over(),))
+
+
+def over(pvc):
+    """Give the layer's device of a volume that is attached."""
+    found = _opened(Device(pvc.device, 0))
+    return found.path if found else None
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_a_volume_lives_on_its_layer(node, volume, direct):
+    """The topmost device is formatted, handed over or mounted, survives a restart, and goes top down."""
+    pvc = volume(direct=direct)
+    await pvc.up()
+    top = over(pvc)
+    assert top != pvc.device
+    if direct:
+        assert node.record(pvc.target)["device"] == str(top)
+    else:
+        pvc.write()
+    await node.restart()
+    await pvc.publish()
+    assert over(pvc) == top
+    await pvc.down()
+    assert node.devices == []
+    await pvc.stage()
+    await pvc.publish()
+    if not direct:
+        assert (pvc.target / "data").read_bytes() == b"the workload's bytes"
+    await pvc.down()
+    await pvc.delete()
+
+
+async def test_a_layer_grows_with_its_volume(node, volume):
+    """Bottom up: the device, the layer, the filesystem; and the record names the layer's device."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    assert await pvc.expand(pvc.size + 16 * MIB) == pvc.size + 16 * MIB
+    assert block.size_bytes(over(pvc)) == block.size_bytes(pvc.device) == pvc.size + 16 * MIB
+    assert node.record(pvc.target)["device"] == str(over(pvc))
+    await pvc.down()
+
+
+async def test_whoever_holds_a_layer_holds_the_volume(node, volume):
+    """Neither a next pod nor a detach gets past a holder of any level; the layer itself is no stranger."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    await pvc.unpublish()
+    await node.restart()
+    with held(over(pvc)):
+        for call in (pvc.stage, pvc.publish, pvc.unstage, pvc.delete):
+            with pytest.raises(VolumeInUse):
+                await call()
+    assert over(pvc) is not None
+    await pvc.publish()
+    await pvc.down()
+    assert node.devices == []
+
+
+async def test_a_raw_volume_is_its_layer_s_device(node, volume):
+    """The pod's device node is the topmost one."""
+    pvc = volume(access=AccessType.BLOCK)
+    await pvc.up()
+    assert block.device_number(pvc.target) == block.device_number(over(pvc))
+    await pvc.down()
+    assert mounts_at(pvc.target) == 0
+    assert node.devices == []
+
+
+async def test_a_volume_that_was_left_attached_is_deleted_with_its_layer(node, volume):
+    """A stage whose marks were lost is cleared up by the deletion, from the top."""
+    pvc = volume(direct=True)
+    await pvc.create()
+    await pvc.stage()
+    await node.restart_without_facts()
+    await pvc.delete()
+    assert node.devices == []
