@@ -137,9 +137,14 @@ async def test_a_dead_shim_leaves_the_guest_of_runtime_rs(node, volume, runtime,
     await pvc.unpublish()
     if runtime == "runtime-rs":
         container.must("echo more > another && sync")
-        with pytest.raises(RpcError) as refusal:
-            await pvc.unstage()
-        assert refusal.value.code == "FAILED_PRECONDITION"
+        for call, names in (
+            (pvc.unstage, "fuser|qemu-system"),
+            (pvc.stage, "qemu-system"),
+            (pvc.publish, "qemu-system"),
+        ):
+            with pytest.raises(RpcError, match=names) as refusal:
+                await call()
+            assert refusal.value.code == "FAILED_PRECONDITION"
         machine_of_its_own.kill()
     await pvc.unstage()
     await pvc.stage()

@@ -136,7 +136,7 @@ def _said(one: Hypervisor, node: Node) -> Iterator[Result]:
         fact = f"{whose}, has no shim any more, and has {name} open"
         remedy = (
             f"if its pod is gone: kill {pid} (what its guest has not synced is lost), and give {name} to no "
-            "other pod before; NodeUnstageVolume succeeds then"
+            "other pod before; what was refused meanwhile (NodeUnstageVolume, the next pod) succeeds then"
         )
         if known := _known(number, node):
             yield failure(subject, f"{fact}: {known}", remedy)
