@@ -1,8 +1,8 @@
 """The load client: gRPC by hand, since on two cores every cycle of the client is one that the server lacks.
 
-A connection carries one call at a time over a blocking socket, with ready-made header blocks and frames, and
-messages of official protobuf (upb). A unary call costs it about a fifth of the processor time that grpcio
-takes, and a sixth of grpclib's. Both servers are driven by this same client.
+A connection carries one call at a time over a blocking socket, with ready-made header blocks and frames. A
+unary call costs it about a fifth of the processor time that grpcio takes, and a sixth of grpclib's. Both
+servers are driven by this same client.
 
 It knows what a benchmark needs of HTTP/2 and no more: no flow control of its own (the windows it opens are
 never used up), no multiplexing (calls in flight are connections in flight, as with kubelet, which dials for
@@ -12,13 +12,9 @@ each call).
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
-import tempfile
 from functools import cache, lru_cache
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hpack import Decoder
 
 TREE = Path(__file__).resolve().parent.parent
@@ -36,31 +32,6 @@ class CallFailed(Exception):
     def __init__(self, method: str, code: str, message: str) -> None:
         super().__init__(f"{method}: gRPC status {code}: {message}")
         self.code = code
-
-
-class Messages:
-    """The messages of proto/csi.proto, made by official protobuf."""
-
-    def __init__(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "csi.binpb"
-            subprocess.run(
-                [
-                    *(sys.executable, "-m", "grpc_tools.protoc", "-Iproto", "--include_imports"),
-                    *(f"--descriptor_set_out={target}", "proto/csi.proto"),
-                ],
-                cwd=TREE,
-                check=True,
-            )
-            files = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
-        self._pool = descriptor_pool.DescriptorPool()
-        for file in files.file:
-            self._pool.AddSerializedFile(file.SerializeToString())
-
-    def __getattr__(self, name: str):
-        made = message_factory.GetMessageClass(self._pool.FindMessageTypeByName(f"csi.v1.{name}"))
-        setattr(self, name, made)
-        return made
 
 
 class Connection:

@@ -4,84 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import servers
 from scratch import Failure
 
-from katacsi.csi.client import Client, RpcError, csi
+from katacsi.csi.client import Client, RpcError
 from katacsi.directvolume.names import RECORD_FILE, entry_name
+from katacsi.testing import kubelet
+from katacsi.testing.process import ServeProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-CAPABILITY = csi.VolumeCapability(
-    mount=csi.VolumeCapabilityMountVolume(fs_type="ext4"),
-    access_mode=csi.VolumeCapabilityAccessMode(mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER),
-)
+    from collections.abc import AsyncIterator, Iterator
 
 
 class Volume:
-    """A direct volume of ext4, published: `device` is what its record names.
-
-    Its calls are those of the sidecars and of kubelet.
-    """
+    """A direct volume of ext4, published: `device` is what its record names."""
 
     def __init__(self, server: servers.Server) -> None:
         self._server = server
-        self._staging = server.kubelet / "globalmount"
-        self._target = server.kubelet / "pod" / "mount"
-        self._id = ""
+        self._kubelet = kubelet.Volume(
+            "pvc-datapath", staging=server.kubelet / "globalmount", target=server.kubelet / "pod" / "mount"
+        )
         self.size = 0
         self.device = Path()
 
     async def up(self, size: int) -> None:
         """Create, stage and publish it, and read its record as Kata does."""
-        for folder in (self._staging, self._target.parent):
-            folder.mkdir()
-        async with self._client() as client:
-            made = await client.controller.create_volume(
-                csi.CreateVolumeRequest(
-                    name="pvc-datapath",
-                    capacity_range=csi.CapacityRange(required_bytes=size),
-                    volume_capabilities=[CAPABILITY],
-                    parameters=self._server.parameters,
-                )
-            )
+        self._kubelet.size = size
+        async with self._calls() as volume:
+            made = await volume.create()
             assert made.volume is not None
-            self._id, self.size = made.volume.volume_id, made.volume.capacity_bytes
-            common = {
-                "volume_id": self._id,
-                "staging_target_path": str(self._staging),
-                "volume_capability": CAPABILITY,
-                "volume_context": made.volume.volume_context,
-            }
-            await client.node.node_stage_volume(csi.NodeStageVolumeRequest(**common))
-            await client.node.node_publish_volume(
-                csi.NodePublishVolumeRequest(**common, target_path=str(self._target))
-            )
-        records = self._server.kubelet.parent / "run" / "direct-volumes"
-        record = json.loads((records / entry_name(str(self._target)) / RECORD_FILE).read_text())
-        self.device = Path(record["device"])
+            self.size = made.volume.capacity_bytes
+            await volume.stage()
+            await volume.publish()
+        process = self._server.process
+        assert isinstance(process, ServeProcess)
+        entry = process.records / entry_name(str(self._kubelet.target))
+        self.device = Path(json.loads((entry / RECORD_FILE).read_text())["device"])
 
     async def grow(self, size: int) -> None:
         """Let the driver grow the device; the guest is told by whoever holds QEMU's monitor.
 
         There is no runtime here that the driver could ask, so it answers that the growth is not finished.
         """
-        async with self._client() as client:
+        async with self._calls() as volume:
             try:
-                await client.node.node_expand_volume(
-                    csi.NodeExpandVolumeRequest(
-                        volume_id=self._id,
-                        volume_path=str(self._target),
-                        staging_target_path=str(self._staging),
-                        capacity_range=csi.CapacityRange(required_bytes=size),
-                        volume_capability=CAPABILITY,
-                    )
-                )
+                await volume.expand(size)
             except RpcError as error:
                 if error.code != "FAILED_PRECONDITION":
                     raise
@@ -91,17 +62,17 @@ class Volume:
 
     async def down(self) -> None:
         """Unpublish, unstage and delete it."""
-        async with self._client() as client:
-            await client.node.node_unpublish_volume(
-                csi.NodeUnpublishVolumeRequest(volume_id=self._id, target_path=str(self._target))
-            )
-            await client.node.node_unstage_volume(
-                csi.NodeUnstageVolumeRequest(volume_id=self._id, staging_target_path=str(self._staging))
-            )
-            await client.controller.delete_volume(csi.DeleteVolumeRequest(volume_id=self._id))
+        async with self._calls() as volume:
+            await volume.unpublish()
+            await volume.unstage()
+            await volume.delete()
 
-    def _client(self) -> Client:
-        return Client(self._server.socket)
+    @asynccontextmanager
+    async def _calls(self) -> AsyncIterator[kubelet.Volume]:
+        """Connect for some calls: each step has an event loop of its own."""
+        async with Client(self._server.process.socket) as client:
+            self._kubelet.client = client
+            yield self._kubelet
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from client import CallFailed, Connection, Messages
+from client import CallFailed, Connection
+
+from katacsi.testing import kubelet
+from katacsi.testing.kubelet import csi
 
 if TYPE_CHECKING:
     from servers import Server
-
-SIZE = 64 << 20
 
 CONTROLLER = "/csi.v1.Controller/"
 NODE = "/csi.v1.Node/"
@@ -54,70 +55,68 @@ class Load:
         return self.lifecycles / self.seconds
 
 
-class Volume:
-    """One volume on its way through a server."""
+class Kubelet(Connection):
+    """A connection, and what is the same in all requests for the volumes that are used on it, one by one."""
 
-    def __init__(self, server: Server, connection: Kubelet, messages: Messages, steps: dict) -> None:
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.process.socket)
+        folder = server.kubelet / f"pod-{next(_numbers)}"
+        folder.mkdir()
+        # Always the same paths: what kubelet does around the calls is not what is measured.
+        self._volume = kubelet.Volume(
+            "", staging=folder / "globalmount", target=folder / "mount", parameters=server.parameters
+        )
+        self._volume.staging.mkdir()
+        self.creation = bytes(self._volume.creation())
+        self._node_calls: dict[str, bytes] = {}
+
+    def node_calls(self, context: dict[str, str]) -> dict[str, bytes]:
+        """Give the four calls of a volume's use without its id."""
+        if context != self._volume.context or not self._node_calls:
+            volume = self._volume
+            volume.context = context
+            self._node_calls = {
+                "NodeStageVolume": bytes(volume.to_stage()),
+                "NodePublishVolume": bytes(volume.to_publish()),
+                "NodeUnpublishVolume": bytes(volume.to_unpublish()),
+                "NodeUnstageVolume": bytes(volume.to_unstage()),
+            }
+        return self._node_calls
+
+
+class Volume:
+    """One volume on its way through a server.
+
+    A message of protobuf is its fields, one after the other: to the bytes that are ready, the name or the id
+    of the volume is added. An id is the first field of every request that has one.
+    """
+
+    def __init__(self, connection: Kubelet, steps: dict[str, list[float]]) -> None:
         self._connection = connection
-        self._messages = messages
         self._steps = steps
         self._name = f"pvc-{next(_numbers):012d}"
-        self._parameters = server.parameters
-        # One after the other on the same paths: what kubelet does around the calls is not what is measured.
-        self._staging = connection.folder / "globalmount"
-        self._target = connection.folder / "mount"
-        capability = messages.VolumeCapability()
-        capability.mount.fs_type = "ext4"
-        capability.access_mode.mode = 1  # SINGLE_NODE_WRITER
-        self._capability = capability
-        self._id = ""
+        self._id = b""
         self._context: dict[str, str] = {}
 
     def create(self) -> None:
-        request = self._messages.CreateVolumeRequest(name=self._name, parameters=self._parameters)
-        request.capacity_range.required_bytes = SIZE
-        request.volume_capabilities.append(self._capability)
-        answer = self._messages.CreateVolumeResponse.FromString(
-            self._call(CONTROLLER, "CreateVolume", request)
-        )
-        self._id = answer.volume.volume_id
-        self._context = dict(answer.volume.volume_context)
+        name = bytes(csi.CreateVolumeRequest(name=self._name))
+        answer = self._call(CONTROLLER, "CreateVolume", name + self._connection.creation)
+        made = csi.CreateVolumeResponse.parse(answer).volume
+        self._id = bytes(csi.DeleteVolumeRequest(volume_id=made.volume_id))
+        self._context = made.volume_context
 
     def get(self) -> None:
-        request = self._messages.ControllerGetVolumeRequest(volume_id=self._id)
-        self._call(CONTROLLER, "ControllerGetVolume", request)
+        self._call(CONTROLLER, "ControllerGetVolume", self._id)
 
     def use(self) -> None:
         """Stage, publish, unpublish, unstage."""
-        stage = self._messages.NodeStageVolumeRequest(
-            volume_id=self._id,
-            staging_target_path=str(self._staging),
-            volume_capability=self._capability,
-            volume_context=self._context,
-        )
-        publish = self._messages.NodePublishVolumeRequest(
-            volume_id=self._id,
-            staging_target_path=str(self._staging),
-            target_path=str(self._target),
-            volume_capability=self._capability,
-            volume_context=self._context,
-        )
-        unpublish = self._messages.NodeUnpublishVolumeRequest(
-            volume_id=self._id, target_path=str(self._target)
-        )
-        unstage = self._messages.NodeUnstageVolumeRequest(
-            volume_id=self._id, staging_target_path=str(self._staging)
-        )
-        self._call(NODE, "NodeStageVolume", stage)
-        self._call(NODE, "NodePublishVolume", publish)
-        self._call(NODE, "NodeUnpublishVolume", unpublish)
-        self._call(NODE, "NodeUnstageVolume", unstage)
+        for method, rest in self._connection.node_calls(self._context).items():
+            self._call(NODE, method, self._id + rest)
 
     def delete(self) -> None:
-        self._call(CONTROLLER, "DeleteVolume", self._messages.DeleteVolumeRequest(volume_id=self._id))
+        self._call(CONTROLLER, "DeleteVolume", self._id)
 
-    def _call(self, service: str, method: str, request) -> bytes:
-        message = request.SerializeToString()
+    def _call(self, service: str, method: str, message: bytes) -> bytes:
         started = time.perf_counter()
         for patience in reversed(range(_TRIES)):
             try:
@@ -133,15 +132,6 @@ class Volume:
         return answer
 
 
-class Kubelet(Connection):
-    """A connection with a folder in which volumes are staged and published."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.socket)
-        self.folder = server.kubelet / f"pod-{next(_numbers)}"
-        (self.folder / "globalmount").mkdir(parents=True)
-
-
 @contextmanager
 def connected(server: Server):
     """Give a connection to a server."""
@@ -152,12 +142,12 @@ def connected(server: Server):
         connection.close()
 
 
-def run(server: Server, messages: Messages, in_flight: int, seconds: float) -> Load:
+def run(server: Server, in_flight: int, seconds: float) -> Load:
     """Keep so many lifecycles in flight for so long; each that began is finished and counted."""
     load = Load()
     server_before, client_before = server.processor_seconds(), _own_cpu()
     started = time.perf_counter()
-    _in_parallel(server, messages, in_flight, load, lambda: time.perf_counter() - started < seconds)
+    _in_parallel(server, in_flight, load, lambda: time.perf_counter() - started < seconds)
     load.seconds = time.perf_counter() - started
     load.retries = len(load.steps.pop("retries", ()))
     load.server_cpu = server.processor_seconds() - server_before
@@ -165,7 +155,7 @@ def run(server: Server, messages: Messages, in_flight: int, seconds: float) -> L
     return load
 
 
-def fill(server: Server, messages: Messages, volumes: int) -> None:
+def fill(server: Server, volumes: int) -> None:
     """Create volumes that stay."""
     rest = itertools.count()
     failures: list[BaseException] = []
@@ -174,21 +164,21 @@ def fill(server: Server, messages: Messages, volumes: int) -> None:
         try:
             with connected(server) as connection:
                 while next(rest) < volumes:
-                    Volume(server, connection, messages, defaultdict(list)).create()
+                    Volume(connection, defaultdict(list)).create()
         except BaseException as error:  # noqa: BLE001 -- raised again below
             failures.append(error)
 
     _join([threading.Thread(target=work) for _ in range(8)], failures)
 
 
-def _in_parallel(server: Server, messages: Messages, in_flight: int, load: Load, goes_on) -> None:
+def _in_parallel(server: Server, in_flight: int, load: Load, goes_on) -> None:
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
             with connected(server) as connection:
                 while goes_on() and not failures:
-                    volume = Volume(server, connection, messages, load.steps)
+                    volume = Volume(connection, load.steps)
                     volume.create()
                     volume.use()
                     volume.delete()

@@ -28,19 +28,21 @@ from typing import TYPE_CHECKING
 
 import load
 import servers
-from client import TREE, Messages
 from tables import spread
 
 from katacsi.backends.lvm import LvmSettings
 from katacsi.backends.lvm.commands import configuration, environment
 from katacsi.backends.lvm.group import FRESH_S
+from katacsi.model import MIB
+from katacsi.testing.kubelet import DIRECT, csi
+from katacsi.testing.process import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 VG = "bench"
 DISKS = ("/dev/ubdb", "/dev/ubdc")
-SIZE = load.SIZE
+SIZE = 64 * MIB
 METRICS = "127.0.0.1:9809"
 UUID = "6b1f2a52-0e5c-4c8e-9a53-000000000001"
 MAKING = {
@@ -81,29 +83,24 @@ def floor(kind: str) -> None:
     lvm("lvremove", "--yes", f"{VG}/bare")
 
 
-def server(home: Path, kind: str) -> servers.Server:
-    """Prepare katacsi with an lvm pool; its folders are made anew."""
+def server(folder: Path, kind: str) -> servers.Server:
+    """Prepare katacsi with an lvm pool in a fresh folder."""
     for part in ("kubelet", "run"):
-        (home / kind / part).mkdir(parents=True)
-    pool = f"backend: lvm, volume_group: {VG}, devices: [{', '.join(DISKS)}], overprovision_ratio: 1000"
-    config = home / kind / "config.yaml"
-    config.write_text(
-        "driver_name: bench.katacsi.io\nkube: {enabled: false}\n"
-        f"metrics: {{address: '{METRICS}'}}\n"
-        f"direct_volume_root: {home}/{kind}/run/direct-volumes\nstate_directory: {home}/{kind}/run/state\n"
-        f"pools:\n  {kind}: {{{pool}{', thin_pool: thin' if kind == 'thin' else ''}}}\n"
+        (folder / part).mkdir(parents=True)
+    pool = {"backend": "lvm", "volume_group": VG, "devices": list(DISKS), "overprovision_ratio": 1000}
+    if kind == "thin":
+        pool["thin_pool"] = "thin"
+    process = ServeProcess(
+        folder,
+        run=folder / "run",
+        settings={
+            "driver_name": "bench.katacsi.io",
+            "kube": {"enabled": False},
+            "metrics": {"address": METRICS},
+            "pools": {kind: pool},
+        },
     )
-    socket = home / kind / "csi.sock"
-    serve = ["-m", "katacsi", "serve", "--config", str(config), "--endpoint", f"unix://{socket}"]
-    return servers.Server(
-        kind,
-        [sys.executable, *serve, "--node-id", "bench"],
-        socket,
-        home / kind / "log",
-        home / kind / "kubelet",
-        {"katacsi.io/direct": "true"},
-        {"PYTHONPATH": str(TREE / "src")},
-    )
+    return servers.Server(kind, process, folder / "kubelet", DIRECT)
 
 
 def forked() -> dict[str, int]:
@@ -125,15 +122,15 @@ def timed(call: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def lifecycles(home: Path, messages: Messages, kind: str, rounds: int) -> None:
+def lifecycles(home: Path, kind: str, rounds: int) -> None:
     """Compare lifecycles with the floor, and print a line."""
-    driver = server(home, kind)
+    driver = server(home / kind, kind)
     driver.start()
     ours, bare, commands = [], [], 0
     steps: dict[str, list[float]] = defaultdict(list)
 
     def life() -> None:
-        volume = load.Volume(driver, connection, messages, steps)
+        volume = load.Volume(connection, steps)
         volume.create()
         volume.use()
         volume.delete()
@@ -159,28 +156,22 @@ def lifecycles(home: Path, messages: Messages, kind: str, rounds: int) -> None:
         print(f"        {step:22} {1000 * median(times):6.0f} ms")
 
 
-def lists(home: Path, messages: Messages, sizes: tuple[int, ...]) -> None:
+def lists(home: Path, sizes: tuple[int, ...]) -> None:
     """Measure ListVolumes and GetCapacity with so many LVs, and print a line each."""
-    driver = server(home, "thin-lists")
-    config = home / "thin-lists" / "config.yaml"
-    config.write_text(config.read_text().replace("thin-lists: {", "thin: {thin_pool: thin, "))
-    calls = {
-        "ListVolumes": messages.ListVolumesRequest().SerializeToString(),
-        "GetCapacity": messages.GetCapacityRequest().SerializeToString(),
-    }
+    driver = server(home / "lists", "thin")
     made = 0
     for size in sizes:
         _make(home, range(made, size))
         made = size
         driver.start()
         with load.connected(driver) as connection:
-            answer = connection.call("/csi.v1.Controller/ListVolumes", calls["ListVolumes"])
-            assert len(messages.ListVolumesResponse.FromString(answer).entries) == size
-            for name, message in calls.items():
+            answer = connection.call("/csi.v1.Controller/ListVolumes", b"")
+            assert len(csi.ListVolumesResponse.parse(answer).entries) == size
+            for name in ("ListVolumes", "GetCapacity"):
                 method = f"/csi.v1.Controller/{name}"
 
-                def ask(method: str = method, message: bytes = message) -> float:
-                    return timed(lambda: connection.call(method, message))
+                def ask(method: str = method) -> float:
+                    return timed(lambda: connection.call(method, b""))  # no field set: no bytes
 
                 cold, counts = [], [sum(forked().values())]
                 for _ in range(5):
@@ -232,13 +223,12 @@ def main() -> None:
     home.mkdir()
     run("mkfs.ext4", "-q", "/dev/ubda")
     run("mount", "/dev/ubda", str(home))
-    messages = Messages()
     lvm("vgcreate", "--yes", "--metadatasize", "16M", VG, *DISKS)
     lvm("lvcreate", "--yes", "--type", "thin-pool", "-L", "1G", "-n", "thin", VG)
     print("udev runs" if UDEV else "no udev")
     for kind in MAKING:
-        lifecycles(home, messages, kind, 3 if asked.quick else asked.rounds)
-    lists(home, messages, (10, 30) if asked.quick else (10, 500))
+        lifecycles(home, kind, 3 if asked.quick else asked.rounds)
+    lists(home, (10, 30) if asked.quick else (10, 500))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ import servers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from client import Messages
-
 FEW = 10
 
 #: So long ext4 keeps a freed inode from being used again; it searches past such ones whenever a file
@@ -38,21 +36,21 @@ class Sizes:
     probe_ms: tuple[float, float]
 
 
-def measure(home: Path, messages: Messages, *, full: int, turns: int) -> Sizes:
+def measure(home: Path, *, full: int, turns: int) -> Sizes:
     """Take a volume through both pools, in turns, and compare each step."""
     pools = [servers.katacsi(home, "few"), servers.katacsi(home, "many")]
     steps: list[dict[str, list[float]]] = [defaultdict(list) for _ in pools]
     try:
         for pool, volumes in zip(pools, (FEW, full), strict=True):
             pool.start()
-            load.fill(pool, messages, volumes)
-            load.run(pool, messages, 1, 0.2)  # warm
+            load.fill(pool, volumes)
+            load.run(pool, 1, 0.2)  # warm
         time.sleep(_EXT4_RECENTLY_S)
         for turn in range(turns):
             # Who comes first meets a colder cache, so they take turns at that too.
             for index in (0, 1) if turn % 2 else (1, 0):
                 with load.connected(pools[index]) as connection:
-                    volume = load.Volume(pools[index], connection, messages, steps[index])
+                    volume = load.Volume(connection, steps[index])
                     volume.create()
                     volume.get()
                     volume.use()

@@ -12,7 +12,6 @@ of them; a ratio is the median of the rounds' ratios. docs/benchmarks.md says wh
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
@@ -30,10 +29,12 @@ import load
 import pool_size
 import report
 import servers
-from client import Messages
 from load import Load
 from report import BARE, BARE_TUNED, IN_FLIGHT
-from scratch import Failure, filesystem_of, scratch
+from scratch import Failure, scratch
+
+from katacsi.host import mkfs
+from katacsi.testing.leaks import filesystem_of
 
 
 @dataclass
@@ -111,7 +112,6 @@ def require_machine(folder: Path) -> None:
 def measure(wanted: argparse.Namespace) -> Results:
     """Measure everything."""
     results = Results(host_path=host_path_version(wanted.host_path) if wanted.host_path else "")
-    messages = Messages()
     with scratch(wanted.folder) as home:
         drivers = [servers.katacsi(home)]
         if wanted.against:
@@ -120,17 +120,16 @@ def measure(wanted: argparse.Namespace) -> Results:
             drivers.append(servers.host_path(home, wanted.host_path.resolve()))
         for number in range(wanted.rounds):
             _say(f"round {number + 1} of {wanted.rounds}")
-            _round(results, drivers, messages, wanted.seconds, home / f"bare-{number}", turn=number)
+            _round(results, drivers, wanted.seconds, home / f"bare-{number}", turn=number)
         full, turns = (100, 10) if wanted.quick else (1000, 60)
         _say(f"10 and {full:,} volumes in a pool")
-        results.sizes = pool_size.measure(home, messages, full=full, turns=turns)
+        results.sizes = pool_size.measure(home, full=full, turns=turns)
     return results
 
 
 def _round(
     results: Results,
     drivers: list[servers.Server],
-    messages: Messages,
     seconds: float,
     home: Path,
     *,
@@ -144,14 +143,14 @@ def _round(
         time.sleep(0.5)  # a server that just began may still be at work
         for driver in drivers:
             results.resident_mib[driver.name].append(driver.resident_mib())
-            load.run(driver, messages, 2, seconds / 8)  # warm
+            load.run(driver, 2, seconds / 8)  # warm
         for in_flight in IN_FLIGHT:
             subjects = [*drivers, BARE, BARE_TUNED]
             for _ in range(turn % len(subjects)):
                 subjects.append(subjects.pop(0))
             for subject in subjects:
                 if isinstance(subject, servers.Server):
-                    part = load.run(subject, messages, in_flight, seconds)
+                    part = load.run(subject, in_flight, seconds)
                     results.loads[subject.name, in_flight].append(part)
                 else:
                     part = _bare(subject, in_flight, seconds, home)
@@ -165,10 +164,8 @@ def _bare(kind: str, in_flight: int, seconds: float, home: Path) -> Load:
     """Run the bare commands in so many workers at once."""
     flags = {"losetup": [], "mkfs": ["-q", "-F"]}
     if kind == BARE_TUNED:
-        from katacsi.host import mkfs  # noqa: PLC0415 -- only for its flags
-
-        arguments = mkfs._ext4_arguments(str(uuid.uuid4()), {}, zeroed=True)  # noqa: SLF001 -- the real ones
-        flags = {"losetup": ["--direct-io=on", "--sector-size=4096"], "mkfs": asyncio.run(arguments)}
+        _, *arguments, _ = mkfs.command_line(Path("device"), "ext4", str(uuid.uuid4()), zeroed=True)
+        flags = {"losetup": ["--direct-io=on", "--sector-size=4096"], "mkfs": arguments}
     workers = []
     try:
         for number in range(in_flight):

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guest import Guest
-from katacsi.csi.client import Client, RpcError, csi
+from katacsi.csi.client import Client, RpcError
 from katacsi.directvolume.names import RECORD_FILE, entry_name
+from katacsi.testing.kubelet import Volume
+from katacsi.testing.process import DriverFailed, ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,136 +31,72 @@ MIB = 1 << 20
 SIZE, GROWN = 256 * MIB, 512 * MIB
 GROUP = "nested"
 SERIAL = "volume"
-CAPABILITY = csi.VolumeCapability(
-    mount=csi.VolumeCapabilityMountVolume(fs_type="ext4"),
-    access_mode=csi.VolumeCapabilityAccessMode(mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER),
-)
 
 
 class Broken(Exception):
     """A step did not come out as it has to."""
 
 
-@dataclass
-class Chain:
-    """The steps, on folders of their own."""
-
-    home: Path
-    disk: str
-    device: Path = Path()
-    volume_id: str = ""
-    context: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def staging(self) -> Path:
-        """Where the kubelet stages."""
-        return self.home / "globalmount"
-
-    @property
-    def target(self) -> Path:
-        """Where the kubelet publishes."""
-        return self.home / "pod" / "mount"
-
-    def config(self) -> Path:
-        """Write the driver's configuration."""
-        config = self.home / "katacsi.yaml"
-        config.write_text(
-            "kube: {enabled: false}\n"
-            f"direct_volume_root: {self.home}/direct-volumes\n"
-            f"state_directory: {self.home}/state\n"
-            "pools:\n"
-            f"  default: {{backend: lvm, volume_group: {GROUP}, devices: [{self.disk}]}}\n"
-        )
-        return config
-
-    async def hand_over(self, client: Client) -> None:
-        """Create, stage and publish; then read the record, as Kata does."""
-        with step("CreateVolume: an LV"):
-            made = await client.controller.create_volume(
-                csi.CreateVolumeRequest(
-                    name="pvc-nested",
-                    capacity_range=csi.CapacityRange(required_bytes=SIZE),
-                    volume_capabilities=[CAPABILITY],
-                    parameters={"katacsi.io/direct": "true"},
-                )
-            )
-        assert made.volume is not None
-        self.volume_id, self.context = made.volume.volume_id, dict(made.volume.volume_context)
-        for folder in (self.staging, self.target.parent):
-            folder.mkdir()
-        with step("NodeStageVolume: ext4"):
-            await client.node.node_stage_volume(
-                csi.NodeStageVolumeRequest(
-                    volume_id=self.volume_id,
-                    staging_target_path=str(self.staging),
-                    volume_capability=CAPABILITY,
-                    volume_context=self.context,
-                )
-            )
-        with step("NodePublishVolume: the record"):
-            await client.node.node_publish_volume(
-                csi.NodePublishVolumeRequest(
-                    volume_id=self.volume_id,
-                    staging_target_path=str(self.staging),
-                    target_path=str(self.target),
-                    volume_capability=CAPABILITY,
-                    volume_context=self.context,
-                )
-            )
-        record = self.home / "direct-volumes" / entry_name(str(self.target)) / RECORD_FILE
-        self.device = Path(json.loads(record.read_text())["device"])
-        print(f"          the record names {self.device}, {size_of(self.device) // MIB} MiB", flush=True)
-
-    async def grow(self, client: Client) -> None:
-        """Let the driver grow the LV; there is no runtime to ask, so it answers that the rest is to come."""
-        with step("NodeExpandVolume: the LV grows"):
-            try:
-                await client.node.node_expand_volume(
-                    csi.NodeExpandVolumeRequest(
-                        volume_id=self.volume_id,
-                        volume_path=str(self.target),
-                        staging_target_path=str(self.staging),
-                        capacity_range=csi.CapacityRange(required_bytes=GROWN),
-                        volume_capability=CAPABILITY,
-                    )
-                )
-            except RpcError as error:
-                expect(error.code == "FAILED_PRECONDITION", str(error))
-            else:
-                raise Broken("NodeExpandVolume says that a filesystem has grown which has not")
-        expect(size_of(self.device) == GROWN, f"{self.device} has {size_of(self.device)} bytes")
-
-    async def take_back(self, client: Client) -> None:
-        """Unpublish, unstage, delete."""
-        with step("NodeUnpublishVolume, NodeUnstageVolume"):
-            await client.node.node_unpublish_volume(
-                csi.NodeUnpublishVolumeRequest(volume_id=self.volume_id, target_path=str(self.target))
-            )
-            await client.node.node_unstage_volume(
-                csi.NodeUnstageVolumeRequest(volume_id=self.volume_id, staging_target_path=str(self.staging))
-            )
-        with step("DeleteVolume"):
-            await client.controller.delete_volume(csi.DeleteVolumeRequest(volume_id=self.volume_id))
-        left = run("lvs", "--noheadings", "-o", "lv_name", GROUP)
-        expect(not left, f"LVs are left: {left}")
-
-
 async def chain(disk: str) -> None:
     """Go through all steps."""
     with step("vgcreate"):
         run("vgcreate", "--yes", "--quiet", GROUP, disk)
+    pool = {"backend": "lvm", "volume_group": GROUP, "devices": [disk]}
     with tempfile.TemporaryDirectory(dir="/run") as folder:
-        it = Chain(Path(folder), disk)
-        with driver(it) as socket:
-            async with Client(socket) as client:
-                with step("katacsi serve, until it is ready"):
-                    await client.wait_ready(60)
-                await it.hand_over(client)
+        home = Path(folder)
+        settings = {"kube": {"enabled": False}, "pools": {"default": pool}}
+        with serving(ServeProcess(home, settings=settings)) as driver:
+            async with Client(driver.socket) as client:
+                volume = Volume(
+                    "pvc-nested",
+                    client=client,
+                    staging=home / "globalmount",
+                    target=home / "pod" / "mount",
+                    size=SIZE,
+                )
+                device = await hand_over(volume, driver.records)
                 with boot() as guest:
-                    before = use(guest, it.device)
-                    await it.grow(client)
+                    before = use(guest, device)
+                    await grow(volume, device)
                     fill(guest, before)
-                await it.take_back(client)
+                await take_back(volume)
+
+
+async def hand_over(volume: Volume, records: Path) -> Path:
+    """Create, stage and publish; then read the record, as Kata does, and give its device."""
+    with step("CreateVolume: an LV"):
+        await volume.create()
+    with step("NodeStageVolume: ext4"):
+        await volume.stage()
+    with step("NodePublishVolume: the record"):
+        await volume.publish()
+    record = records / entry_name(str(volume.target)) / RECORD_FILE
+    device = Path(json.loads(record.read_text())["device"])
+    print(f"          the record names {device}, {size_of(device) // MIB} MiB", flush=True)
+    return device
+
+
+async def grow(volume: Volume, device: Path) -> None:
+    """Let the driver grow the LV; there is no runtime to ask, so it answers that the rest is to come."""
+    with step("NodeExpandVolume: the LV grows"):
+        try:
+            await volume.expand(GROWN)
+        except RpcError as error:
+            expect(error.code == "FAILED_PRECONDITION", str(error))
+        else:
+            raise Broken("NodeExpandVolume says that a filesystem has grown which has not")
+    expect(size_of(device) == GROWN, f"{device} has {size_of(device)} bytes")
+
+
+async def take_back(volume: Volume) -> None:
+    """Unpublish, unstage, delete."""
+    with step("NodeUnpublishVolume, NodeUnstageVolume"):
+        await volume.unpublish()
+        await volume.unstage()
+    with step("DeleteVolume"):
+        await volume.delete()
+    left = run("lvs", "--noheadings", "-o", "lv_name", GROUP)
+    expect(not left, f"LVs are left: {left}")
 
 
 def use(guest: Guest, device: Path) -> str:
@@ -192,6 +129,15 @@ def fill(guest: Guest, written: str) -> None:
 
 
 @contextlib.contextmanager
+def serving(driver: ServeProcess) -> Iterator[ServeProcess]:
+    """Run the driver."""
+    with contextlib.ExitStack() as stack:
+        with step("katacsi serve, until it is ready"):
+            stack.enter_context(driver)
+        yield driver
+
+
+@contextlib.contextmanager
 def boot() -> Iterator[Guest]:
     """Start a guest with KVM."""
     guest = Guest(accelerator="kvm", cpu="host", memory=384 * MIB)
@@ -201,28 +147,6 @@ def boot() -> Iterator[Guest]:
         yield guest
     finally:
         guest.__exit__(None, None, None)
-
-
-@contextlib.contextmanager
-def driver(it: Chain) -> Iterator[Path]:
-    """Start `katacsi serve`; give its socket."""
-    socket = it.home / "csi.sock"
-    options = ["--config", str(it.config()), "--endpoint", f"unix://{socket}", "--node-id", "nested"]
-    with (it.home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "katacsi", "serve", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield socket
-    except BaseException:
-        print((it.home / "log").read_text("utf-8", "replace")[-4000:])
-        raise
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @contextlib.contextmanager
@@ -267,8 +191,8 @@ def main() -> int:
     """Go through the chain."""
     try:
         asyncio.run(chain(sys.argv[1]))
-    except (Broken, RpcError) as error:
-        print(f"nested: {error}")
+    except (Broken, DriverFailed, RpcError) as error:
+        print("\n".join([f"nested: {error}", *getattr(error, "__notes__", ())]))
         return 1
     return 0
 

@@ -152,12 +152,19 @@ def make(
         InvalidRequest: not one of `SUPPORTED`.
         CommandError: mkfs failed; its words are in the message.
     """
-    _require_supported(fs_type)
-    given = dict(zip(options[::2], options[1::2], strict=True))
-    arguments = _ARGUMENTS[fs_type](uuid, given, zeroed=zeroed)
+    argv = command_line(device, fs_type, uuid, options=options, zeroed=zeroed)
     if fs_type == "btrfs":
         _forget_btrfs(device)
-    command.run([f"mkfs.{fs_type}", *arguments, device], timeout_s=timeout_s, environment=_ENVIRONMENT)
+    command.run(argv, timeout_s=timeout_s, environment=_ENVIRONMENT)
+
+
+def command_line(
+    device: Path, fs_type: str, uuid: str, *, options: Sequence[str] = (), zeroed: bool = False
+) -> list[str | Path]:
+    """Give the command that `make` runs; the arguments and the errors are those of `make`."""
+    _require_supported(fs_type)
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    return [f"mkfs.{fs_type}", *_ARGUMENTS[fs_type](uuid, given, zeroed=zeroed), device]
 
 
 def _ext4_arguments(uuid: str, given: Mapping[str, str], *, zeroed: bool) -> list[str]:

@@ -117,8 +117,12 @@ class Volume:
     @property
     def client(self) -> Client:
         """The driver's client."""
-        assert self._client is not None, "the calls are made by somebody else"
+        assert self._client is not None, "somebody has connected"
         return self._client
+
+    @client.setter
+    def client(self, client: Client) -> None:
+        self._client = client
 
     async def create(self, *, snapshot_id: str = "", source_volume_id: str = "") -> csi.CreateVolumeResponse:
         """Create it: blank, from a snapshot, or as a clone of a volume."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 #: How long a driver may take until it answers, and until it has ended: a machine may be busy with much else.
-_START_S = 30.0
+_START_S = 120.0
 _STOP_S = 30.0
 _PAUSE_S = 0.002
 #: What the shell's owner wishes for drivers and Pythons of their own.
@@ -89,12 +89,15 @@ class DriverProcess:
         """Wait until it answers Probe with ready.
 
         Raises:
-            DriverFailed: it ended, or did not become ready in half a minute.
+            DriverFailed: it ended, or did not become ready in two minutes.
         """
         end = time.monotonic() + _START_S
         fact = "does not answer"
         async with Client(self.socket) as client:
             while self.runs and time.monotonic() < end:
+                if not self.socket.exists():  # to look for it takes less than to call in vain
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
                 try:
                     answer = await client.identity.probe(csi.ProbeRequest(), timeout=_START_S)
                 except RpcError as error:
