@@ -13,7 +13,6 @@ from katacsi.backends.api import FormatState
 from katacsi.directvolume.names import entry_name
 from katacsi.errors import (
     AlreadyExists,
-    CorruptRecord,
     HostError,
     InvalidRequest,
     OperationPending,
@@ -211,18 +210,43 @@ async def test_a_half_done_publish_is_finished(node, direct, lost):
     await pvc.down()
 
 
-@pytest.mark.gate("a-torn-record-blocks-until-unpublish")
+@pytest.mark.gate("a-torn-record-is-mended-or-taken-away")
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"volume-type":"directvol"}', b"\xff"])
-async def test_a_torn_record_is_not_taken_for_a_publish(node, direct, torn):
-    """A record that no runtime would read fails the publish; unpublish does not read it and clears up."""
+async def test_a_torn_record_of_our_own_is_mended(node, direct, torn):
+    """Under our guard a record that no runtime would read is written anew; unpublish does not read it."""
     pvc = direct()
     await pvc.up()
+    whole = node.record(pvc.target)
     node.record_file(pvc.target).write_bytes(torn)
-    with pytest.raises(CorruptRecord):
-        await pvc.publish()
+    await pvc.publish()
+    assert node.record(pvc.target) == whole
+    node.record_file(pvc.target).write_bytes(torn)
     await pvc.unpublish()
     assert list(node.records.iterdir()) == []
     assert not pvc.target.exists()
+    await pvc.publish()
+    await pvc.down()
+
+
+@pytest.mark.parametrize("kind", ["direct", "host", "block"])
+async def test_files_below_the_target_are_not_hidden(node, volume, kind):
+    """A mount over somebody's files could never be taken back whole, so nothing is begun."""
+    pvc = volume(access=AccessType.BLOCK) if kind == "block" else volume(direct=kind == "direct")
+    await pvc.create()
+    await pvc.stage()
+    if kind == "block":
+        pvc.target.parent.mkdir(parents=True)
+        pvc.target.write_bytes(b"somebody's")
+    else:
+        pvc.target.mkdir(parents=True)
+        (pvc.target / "hidden").write_bytes(b"somebody's")
+    with pytest.raises(VolumeInUse, match="look into it"):
+        await pvc.publish()
+    assert node.driver.context.marks.targets_of(pvc.id) == []
+    assert mounts_at(pvc.target) == 0
+    file = pvc.target if kind == "block" else pvc.target / "hidden"
+    assert file.read_bytes() == b"somebody's"
+    file.unlink()
     await pvc.publish()
     await pvc.down()
 

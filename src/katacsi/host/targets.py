@@ -35,6 +35,29 @@ def ensure_target_directory(path: Path, mode: int = 0o750) -> bool:
     return True
 
 
+def require_nothing_below(path: Path) -> None:
+    """Refuse a directory with content as a target: a mount would hide it, and the target could never go.
+
+    Absent, or no directory, is not decided here.
+
+    Raises:
+        VolumeInUse: it has content; one name is in the message.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return
+        with os.scandir(path) as found:
+            first = next(found, None)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _linux.failure(f"look into {path}", error) from error
+    if first is not None:
+        raise errors.VolumeInUse(
+            f"{path}: holds {first.name!r} already, which a mount would hide; look into it and empty it"
+        )
+
+
 def ensure_target_file(path: Path, mode: int = 0o600) -> bool:
     """Make the empty file to mount a device at; give whether this call made it.
 
@@ -42,6 +65,7 @@ def ensure_target_file(path: Path, mode: int = 0o600) -> bool:
 
     Raises:
         InvalidRequest: the path is a symlink or a directory, or its parent directory is absent.
+        VolumeInUse: a file is there that has content.
     """
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode))
@@ -49,6 +73,10 @@ def ensure_target_file(path: Path, mode: int = 0o600) -> bool:
         present = _mode(path)
         if not (stat.S_ISREG(present) or stat.S_ISBLK(present)):
             raise errors.InvalidRequest("target_path", f"{path} is not a file") from None
+        if stat.S_ISREG(present) and os.lstat(path).st_size:
+            raise errors.VolumeInUse(
+                f"{path}: is a file with content, which a mount would hide; look into it and remove it"
+            ) from None
         return False
     except OSError as error:
         raise _target_failure(path, error) from error

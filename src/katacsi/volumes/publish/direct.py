@@ -14,7 +14,7 @@ import structlog
 
 from katacsi.directvolume import guard, names
 from katacsi.directvolume.record import DirectVolumeRecord, clean_options
-from katacsi.errors import KatacsiError, Precondition, VolumeInUse
+from katacsi.errors import CorruptRecord, KatacsiError, Precondition, VolumeInUse
 from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
 from katacsi.host.rootgroup import ensure_root_group
@@ -54,10 +54,13 @@ class DirectRoute:
                 )
 
     def stands(self, volume: NodeVolume, published: Published) -> bool:
-        """Whether guard and record are there as asked."""
-        return guard.guard_of(published.path) == published.volume_id and self._writer.holds(
-            published.path, record_of(volume, published)
-        )
+        """Whether guard and record are there as asked; a torn record under our guard is ours to mend."""
+        if guard.guard_of(published.path) != published.volume_id:
+            return False
+        try:
+            return self._writer.holds(published.path, record_of(volume, published))
+        except CorruptRecord:
+            return False
 
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Take the device off the host, finish a growth, and remember that a guest will write."""

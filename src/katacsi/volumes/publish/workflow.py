@@ -18,7 +18,7 @@ from katacsi.errors import (
     Precondition,
     VolumeInUse,
 )
-from katacsi.host import block, mount
+from katacsi.host import block, mount, targets
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths, unused
@@ -116,10 +116,16 @@ class Publishing:
         return False
 
     def _stands(self, route: Route, volume: NodeVolume, published: Published) -> bool:
-        """Whether nothing is left to do but to remember it: marks may have been lost."""
+        """Whether nothing is left to do but to remember it: marks may have been lost.
+
+        Raises:
+            VolumeInUse: the target shows something else, or holds files that a mount would hide.
+        """
         stands = route.stands(volume, published)
         if stands:
             self._marks.add(published)
+        elif not mount.at(published.target):
+            targets.require_nothing_below(published.target)
         return stands
 
     async def unpublish(self, volume_id: str, target_path: str) -> None:
