@@ -48,7 +48,7 @@ class TestOnExt4(LoopfileConformance):
 
     async def test_copies_are_not_of_one_moment(self, pool):
         """ext4 cannot share blocks, and the pool does not claim that it can."""
-        assert not pool.backend.features.atomic_copies
+        assert not pool.backend.atomic_copies
 
 
 class TestOnReflinkXfs(LoopfileConformance):
@@ -64,7 +64,7 @@ class TestOnReflinkXfs(LoopfileConformance):
 
     async def test_copies_are_of_one_moment(self, pool):
         """XFS shares blocks, so the pool says that copies are atomic."""
-        assert pool.backend.features.atomic_copies
+        assert pool.backend.atomic_copies
 
 
 class TestThick(LoopfileConformance):

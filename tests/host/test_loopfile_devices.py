@@ -215,7 +215,7 @@ async def test_a_pool_without_reflink_is_refused_on_demand(ext4, serving):
     with pytest.raises(PoolUnavailable, match="XFS"):
         await serving(ext4, copies="reflink")
     pool = await serving(ext4)
-    assert not pool.features.atomic_copies
+    assert not pool.atomic_copies
     assert sorted(path.name for path in ext4.iterdir()) == [
         ".lock",
         "lost+found",

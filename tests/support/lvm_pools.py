@@ -51,7 +51,7 @@ class LvmConformance(BackendConformance):
 
     async def test_copies_are_of_one_moment(self, pool):
         """A snapshot is cut at one moment, and the pool says so."""
-        assert pool.backend.features.atomic_copies
+        assert pool.backend.atomic_copies
 
 
 def request(

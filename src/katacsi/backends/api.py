@@ -21,7 +21,18 @@ from katacsi.backends.examination import (
     Surroundings,
 )
 from katacsi.backends.facts import Facts, FormatState
-from katacsi.backends.protocols import ENTRY_POINT_GROUP, Backend, BackendFactory
+from katacsi.backends.protocols import (
+    ENTRY_POINT_GROUP,
+    Backend,
+    BackendFactory,
+    Copying,
+    Fencing,
+    Growing,
+    OnNode,
+    Snapshotting,
+    Storage,
+    features_of,
+)
 from katacsi.backends.values import (
     Capacity,
     CreateRequest,
@@ -44,6 +55,7 @@ __all__ = [
     "Capacity",
     "Condition",
     "ContentSource",
+    "Copying",
     "CreateRequest",
     "Device",
     "Examination",
@@ -51,14 +63,20 @@ __all__ = [
     "ExaminedPool",
     "Facts",
     "Features",
+    "Fencing",
     "FormatState",
+    "Growing",
+    "OnNode",
     "Page",
     "PoolContext",
     "Scope",
     "SizeRange",
     "Snapshot",
     "SnapshotId",
+    "Snapshotting",
+    "Storage",
     "Surroundings",
     "Volume",
     "VolumeId",
+    "features_of",
 ]

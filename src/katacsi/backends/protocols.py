@@ -1,8 +1,14 @@
-"""What a backend has to do: the methods of the contract."""
+"""What a backend has to do: the methods of the contract, and what it may do besides.
+
+Every backend has `Storage` and `OnNode`. What it can do besides it says by having the methods of `Growing`,
+`Copying`, `Snapshotting` or `Fencing`; what it cannot do it leaves out. None of them need be inherited.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from katacsi.backends.values import Features
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +20,6 @@ if TYPE_CHECKING:
         Capacity,
         CreateRequest,
         Device,
-        Features,
         Page,
         PoolContext,
         Scope,
@@ -27,14 +32,10 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "katacsi.backends"
 
 
-class Backend(Protocol):
-    """One pool. See the module's rules; an author need not inherit from this class."""
+class Storage(Protocol):
+    """One pool: its volumes, what is stored about them, and the room for more."""
 
     scope: Scope
-
-    @property
-    def features(self) -> Features:
-        """What this pool can do, known after `start`."""
 
     async def start(self) -> None:
         """Open the pool; finish or undo what a crash left half done.
@@ -81,11 +82,16 @@ class Backend(Protocol):
     async def capacity(self, parameters: Mapping[str, str]) -> Capacity:
         """Say what the pool can still give to volumes with these parameters."""
 
-    async def expand(self, volume_id: VolumeId, size_bytes: int) -> int:
-        """Grow the volume to at least this many bytes and give its size; large enough already is success.
+    async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
+        """Replace the volume's facts durably, in one transaction.
 
-        A device that is attached shows the new size after `refresh`. Never shrinks.
+        Raises:
+            OperationPending: they are no longer what was expected.
         """
+
+
+class OnNode(Protocol):
+    """The devices of a pool's volumes on this node."""
 
     async def attach(
         self, volume_id: VolumeId, publish_context: Mapping[str, str], secrets: Mapping[str, str]
@@ -112,11 +118,46 @@ class Backend(Protocol):
         volume without mapped blocks), never an assumption.
         """
 
-    async def publish(self, volume_id: VolumeId, node_id: str, *, read_only: bool) -> Mapping[str, str]:
-        """Let this node, and no other, reach the volume; give what `attach` needs there. NETWORK only."""
+    async def condition(self, volume_id: VolumeId) -> Condition:
+        """Examine the volume's health on this node (device, redundancy, room in a thin pool)."""
 
-    async def unpublish(self, volume_id: VolumeId, node_id: str) -> None:
-        """Fence this node (every node, if empty) off the volume. NETWORK only; absent is success."""
+
+class Backend(Storage, OnNode, Protocol):
+    """What every backend has."""
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """Volumes that can grow."""
+
+    async def expand(self, volume_id: VolumeId, size_bytes: int) -> int:
+        """Grow the volume to at least this many bytes and give its size; large enough already is success.
+
+        A device that is attached shows the new size after `refresh`. Never shrinks.
+        """
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """Volumes that begin as copies: `create` takes a volume as its source.
+
+    Attributes:
+        atomic_copies: a copy of a volume that is being written is of one point in time.
+        freezes: making a copy holds a mounted filesystem still by itself, as device-mapper does when it
+            suspends a device; one that is frozen already would make it fail.
+
+    Both may change until `start` is over, and are asked only after it.
+    """
+
+    @property
+    def atomic_copies(self) -> bool: ...  # noqa: D102 -- see Attributes
+    @property
+    def freezes(self) -> bool: ...  # noqa: D102
+
+
+@runtime_checkable
+class Snapshotting(Copying, Protocol):
+    """Snapshots, and volumes that begin as copies of them."""
 
     async def create_snapshot(self, csi_name: str, source: VolumeId) -> Snapshot:
         """Keep the volume's bytes and facts as they are now.
@@ -139,15 +180,28 @@ class Backend(Protocol):
     async def list_snapshots(self, cursor: str, limit: int, source: VolumeId | None = None) -> Page[Snapshot]:
         """List snapshots (of one volume) in a stable order; cursor and limit as in `list`."""
 
-    async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
-        """Replace the volume's facts durably, in one transaction.
 
-        Raises:
-            OperationPending: they are no longer what was expected.
-        """
+@runtime_checkable
+class Fencing(Protocol):
+    """Volumes that any node can reach, one at a time: what `Scope.NETWORK` needs."""
 
-    async def condition(self, volume_id: VolumeId) -> Condition:
-        """Examine the volume's health on this node (device, redundancy, room in a thin pool)."""
+    async def publish(self, volume_id: VolumeId, node_id: str, *, read_only: bool) -> Mapping[str, str]:
+        """Let this node, and no other, reach the volume; give what `attach` needs there."""
+
+    async def unpublish(self, volume_id: VolumeId, node_id: str) -> None:
+        """Fence this node (every node, if empty) off the volume; absent is success."""
+
+
+def features_of(backend: Storage) -> Features:
+    """Say what a pool can do besides what every pool does; final once it is started."""
+    copies = backend if isinstance(backend, Copying) else None
+    return Features(
+        snapshots=isinstance(backend, Snapshotting),
+        clones=copies is not None,
+        expand=isinstance(backend, Growing),
+        atomic_copies=copies is not None and copies.atomic_copies,
+        freezes=copies is not None and copies.freezes,
+    )
 
 
 class BackendFactory(Protocol):

@@ -25,7 +25,7 @@ class Scope(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a pool can do beyond creating, attaching and deleting volumes."""
+    """What a pool can do beyond creating, attaching and deleting volumes; see `features_of`."""
 
     snapshots: bool = False
     clones: bool = False  #: a volume as the source of another

@@ -42,10 +42,10 @@ async def source(pool: PoolUnderTest, feature: str, volume: Volume) -> ContentSo
 
 async def ready_snapshot(pool: PoolUnderTest, name: str, volume: Volume) -> Snapshot:
     """Cut a snapshot, and wait until its bytes are there."""
-    snapshot = await pool.backend.create_snapshot(name, volume.id)
+    snapshot = await pool.snapshotting.create_snapshot(name, volume.id)
     while not snapshot.ready:
         await asyncio.sleep(0.1)
-        snapshot = await pool.backend.create_snapshot(name, volume.id)
+        snapshot = await pool.snapshotting.create_snapshot(name, volume.id)
     return snapshot
 
 
@@ -162,12 +162,12 @@ class CopyingTests(ConformanceKit):
         assert snapshot.size_bytes == volume.size_bytes
         await pool.backend.compare_and_set_facts(volume.id, facts, facts.with_(guest_written=True))
         await pool.restart()
-        assert await pool.backend.create_snapshot("cut", volume.id) == snapshot
-        assert await pool.backend.get_snapshot(snapshot.id) == snapshot
-        assert await pool.backend.find_snapshot("cut") == snapshot
+        assert await pool.snapshotting.create_snapshot("cut", volume.id) == snapshot
+        assert await pool.snapshotting.get_snapshot(snapshot.id) == snapshot
+        assert await pool.snapshotting.find_snapshot("cut") == snapshot
         other = await pool.create("b")
         with pytest.raises(AlreadyExists):
-            await pool.backend.create_snapshot("cut", other.id)
+            await pool.snapshotting.create_snapshot("cut", other.id)
 
     async def test_snapshots_are_deleted_for_good(self, pool: PoolUnderTest) -> None:
         """A deleted snapshot is absent, deleting it again is success, and its volume is unharmed."""
@@ -175,15 +175,15 @@ class CopyingTests(ConformanceKit):
         volume = await pool.create("a")
         await pool.write(volume.id, b"kept")
         snapshot = await ready_snapshot(pool, "cut", volume)
-        await pool.backend.delete_snapshot(snapshot.id)
-        assert await pool.backend.get_snapshot(snapshot.id) is None
-        assert await pool.backend.find_snapshot("cut") is None
-        await pool.backend.delete_snapshot(snapshot.id)
+        await pool.snapshotting.delete_snapshot(snapshot.id)
+        assert await pool.snapshotting.get_snapshot(snapshot.id) is None
+        assert await pool.snapshotting.find_snapshot("cut") is None
+        await pool.snapshotting.delete_snapshot(snapshot.id)
         assert await pool.read(volume.id, 4) == b"kept"
         with pytest.raises(NotFound):
-            await pool.backend.create_snapshot("cut", replace(volume.id, name="absent"))
+            await pool.snapshotting.create_snapshot("cut", replace(volume.id, name="absent"))
         with pytest.raises(KatacsiError):
-            await pool.backend.delete_snapshot(replace(snapshot.id, pool_uid="ffffffff"))
+            await pool.snapshotting.delete_snapshot(replace(snapshot.id, pool_uid="ffffffff"))
 
     async def test_snapshots_are_listed_page_by_page(self, pool: PoolUnderTest) -> None:
         """Pages together hold each snapshot once, of all volumes or of one."""
@@ -192,13 +192,13 @@ class CopyingTests(ConformanceKit):
         for number in range(3):
             await ready_snapshot(pool, f"of-a-{number}", first)
         await ready_snapshot(pool, "of-b", second)
-        whole = (await pool.backend.list_snapshots("", 0)).items
+        whole = (await pool.snapshotting.list_snapshots("", 0)).items
         assert {snapshot.csi_name for snapshot in whole} == {"of-a-0", "of-a-1", "of-a-2", "of-b"}
-        page = await pool.backend.list_snapshots("", 3)
-        rest = await pool.backend.list_snapshots(page.next_cursor, 3)
+        page = await pool.snapshotting.list_snapshots("", 3)
+        rest = await pool.snapshotting.list_snapshots(page.next_cursor, 3)
         assert page.items + rest.items == whole
         assert rest.next_cursor == ""
-        one = await pool.backend.list_snapshots("", 0, first.id)
+        one = await pool.snapshotting.list_snapshots("", 0, first.id)
         assert one.items == tuple(snapshot for snapshot in whole if snapshot.source == first.id)
-        absent = await pool.backend.list_snapshots("", 0, replace(first.id, name="absent"))
+        absent = await pool.snapshotting.list_snapshots("", 0, replace(first.id, name="absent"))
         assert absent.items == ()

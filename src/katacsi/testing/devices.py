@@ -144,10 +144,10 @@ class DeviceTests(ConformanceKit):
         pool.need("expand")
         volume = await pool.create("a", required=self.volume_size // 2)
         await pool.write(volume.id, b"end", volume.size_bytes - 3)
-        size = await pool.backend.expand(volume.id, self.volume_size)
+        size = await pool.growing.expand(volume.id, self.volume_size)
         assert size >= self.volume_size
-        assert await pool.backend.expand(volume.id, self.volume_size) == size
-        assert await pool.backend.expand(volume.id, 1) == size
+        assert await pool.growing.expand(volume.id, self.volume_size) == size
+        assert await pool.growing.expand(volume.id, 1) == size
         await pool.restart()
         assert (await pool.existing(volume.id)).size_bytes == size
         device = await pool.attach(volume.id)
@@ -164,7 +164,7 @@ class DeviceTests(ConformanceKit):
         device = await pool.attach(volume.id)
         assert await pool.backend.refresh(volume.id) == volume.size_bytes
         with blockio.held(device) as fd:
-            size = await pool.backend.expand(volume.id, self.volume_size)
+            size = await pool.growing.expand(volume.id, self.volume_size)
             assert await pool.backend.refresh(volume.id) == size
             assert os.lseek(fd, 0, os.SEEK_END) == size
         grown = await pool.backend.attached(volume.id)
@@ -176,5 +176,5 @@ class DeviceTests(ConformanceKit):
         pool.need("expand")
         volume = await pool.create("a")
         with pytest.raises((OutOfSpace, SizeOutOfRange)):
-            await pool.backend.expand(volume.id, 1 << 60)
+            await pool.growing.expand(volume.id, 1 << 60)
         assert await pool.existing(volume.id) == volume

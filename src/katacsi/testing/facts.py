@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from katacsi.backends.api import Facts, FormatState
+from katacsi.backends.api import Facts, FormatState, Growing
 from katacsi.errors import OperationPending
 from katacsi.testing.kit import ConformanceKit
 
@@ -61,8 +61,8 @@ class FactsTests(ConformanceKit):
         volume = await pool.create("a", required=self.volume_size // 2)
         await pool.backend.compare_and_set_facts(volume.id, volume.facts, STEPS[1])
         await pool.write(volume.id, b"data")
-        if pool.backend.features.expand:
-            await pool.backend.expand(volume.id, self.volume_size)
+        if isinstance(pool.backend, Growing):
+            await pool.growing.expand(volume.id, self.volume_size)
         assert (await pool.create("a", required=self.volume_size // 2)).facts == STEPS[1]
 
     async def test_facts_go_with_the_volume(self, pool: PoolUnderTest) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 import pytest_asyncio
 
-from katacsi.backends.api import CreateRequest, PoolContext, Scope, SizeRange
+from katacsi.backends.api import (
+    CreateRequest,
+    Fencing,
+    Growing,
+    PoolContext,
+    SizeRange,
+    Snapshotting,
+    features_of,
+)
 from katacsi.errors import KatacsiError
 from katacsi.model import MIB
 from katacsi.testing import blockio
@@ -94,8 +102,22 @@ class PoolUnderTest:
     def need(self, *features: str) -> None:
         """Skip the test unless the pool has these features."""
         for feature in features:
-            if not getattr(self.backend.features, feature):
+            if not getattr(features_of(self.backend), feature):
                 pytest.skip(f"the pool has no such feature: {feature}")
+
+    @property
+    def growing(self) -> Growing:
+        """The pool, if its volumes can grow; else the test is skipped."""
+        self.need("expand")
+        assert isinstance(self.backend, Growing)
+        return self.backend
+
+    @property
+    def snapshotting(self) -> Snapshotting:
+        """The pool, if it has snapshots; else the test is skipped."""
+        self.need("snapshots")
+        assert isinstance(self.backend, Snapshotting)
+        return self.backend
 
     def request(
         self,
@@ -130,14 +152,14 @@ class PoolUnderTest:
     async def attach(self, volume_id: VolumeId) -> Device:
         """Attach a volume to this node, published first where that is needed."""
         context: Mapping[str, str] = {}
-        if self.backend.scope is Scope.NETWORK:
+        if isinstance(self.backend, Fencing):
             context = await self.backend.publish(volume_id, self._kit.node_id, read_only=False)
         return await self.backend.attach(volume_id, context, self._kit.secrets)
 
     async def detach(self, volume_id: VolumeId) -> None:
         """Detach a volume from this node, and fence it off where that is needed."""
         await self.backend.detach(volume_id)
-        if self.backend.scope is Scope.NETWORK:
+        if isinstance(self.backend, Fencing):
             await self.backend.unpublish(volume_id, self._kit.node_id)
 
     async def delete(self, volume_id: VolumeId) -> None:
@@ -170,7 +192,7 @@ class PoolUnderTest:
         for _ in range(3):
             volumes = (await self.backend.list("", 0)).items
             snapshots: tuple[Snapshot, ...] = ()
-            if self.backend.features.snapshots:
+            if isinstance(self.backend, Snapshotting):
                 snapshots = (await self.backend.list_snapshots("", 0)).items
             if not volumes and not snapshots:
                 return
@@ -179,6 +201,6 @@ class PoolUnderTest:
                     await self.delete(volume.id)
             for snapshot in snapshots:
                 with contextlib.suppress(KatacsiError):
-                    await self.backend.delete_snapshot(snapshot.id)
+                    await self.snapshotting.delete_snapshot(snapshot.id)
         left = (await self.backend.list("", 0)).items
         assert not left, f"cannot be deleted after the test: {[str(volume.id) for volume in left]}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.backends.api import ContentSource, FormatState
+from katacsi.backends.api import ContentSource, Copying, FormatState, Snapshotting, features_of
 from katacsi.errors import (
     HostError,
     InvalidRequest,
@@ -69,13 +69,13 @@ class Copies:
             raise OutOfSpace(
                 f"{parsed.KIND} {ref.id}: is not on node {self._context.node_id}; copy it where it is"
             )
-        able = backend.features.snapshots if isinstance(parsed, SnapshotId) else backend.features.clones
-        if not able:
-            raise Unsupported(f"pool {pool_name}: its backend cannot make volumes from a {parsed.KIND}")
-        if isinstance(parsed, SnapshotId):
-            found: Volume | Snapshot | None = await backend.get_snapshot(parsed)
-        else:
+        found: Volume | Snapshot | None
+        if isinstance(parsed, SnapshotId) and isinstance(backend, Snapshotting):
+            found = await backend.get_snapshot(parsed)
+        elif isinstance(parsed, VolumeId) and isinstance(backend, Copying):
             found = await backend.get(parsed)
+        else:
+            raise Unsupported(f"pool {pool_name}: its backend cannot make volumes from a {parsed.KIND}")
         if found is None:
             raise NotFound(f"{parsed.KIND} {ref.id}: does not exist")
         return found
@@ -147,18 +147,19 @@ class Copies:
             VolumeInUse: it is published, and this pool's copies are not of one moment.
         """
         targets = self._context.marks.targets_of(str(volume_id))
-        if targets and not backend.features.atomic_copies:
+        features = features_of(backend)
+        if targets and not features.atomic_copies:
             raise VolumeInUse(
                 f"volume {volume_id}: is published at {targets[0].path}, and a copy in this pool is not of "
                 "one "
                 "moment; stop the pod first, or keep the pool on XFS or btrfs (reflinks)"
             )
         stack = self._context.volumes.devices_of(backend, volume_id)
-        if not backend.features.atomic_copies and (devices := await stack.look()):
+        if not features.atomic_copies and (devices := await stack.look()):
             places = [Path(staged.path) for staged in self._context.marks.stagings_of(str(volume_id))]
             await off_loop(unused.require_unpublished, self._context.writer, volume_id, devices, places)
         stillness = Stillness()
-        stagings = [] if backend.features.freezes else self._context.marks.stagings_of(str(volume_id))
+        stagings = [] if features.freezes else self._context.marks.stagings_of(str(volume_id))
         frozen = [Path(s.path) for s in stagings if await off_loop(mount.at, Path(s.path))]
         # Without a target nobody waits for the thaw, however long the copy takes.
         timer = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi.backends.api import Growing
 from katacsi.directvolume.shim import ResizeOutcome
 from katacsi.errors import NotFound, Precondition, SizeOutOfRange, Unsupported, VolumeInUse
 from katacsi.host import mount, superblock
@@ -81,7 +82,7 @@ class Expansion:
         return targets[0] if targets else None
 
     def _check_possible(self, request: Expand, volume: NodeVolume) -> None:
-        if not volume.backend.features.expand:
+        if not isinstance(volume.backend, Growing):
             able = [pool.name for pool in self._context.pools if pool.features.expand]
             raise Unsupported(
                 f"pool {volume.id.pool}: its volumes cannot grow; pools whose can: "

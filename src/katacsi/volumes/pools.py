@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from katacsi.backends.api import Features, Scope
+from katacsi.backends.api import Features, Scope, features_of
 from katacsi.errors import InvalidRequest, KatacsiError, NotFound, PoolUnavailable, Precondition
 from katacsi.model import MalformedId, ObjectId, VolumeId
 
@@ -57,7 +57,7 @@ class Pool:
     @property
     def features(self) -> Features:
         """What the pool can do; final once it is open."""
-        return self._backend.features
+        return features_of(self._backend)
 
     def check_parameters(self, backend_name: str, parameters: Mapping[str, str]) -> None:
         """Refuse parameters of another backend, and keys that this one does not know.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.backends.api import Page
+from katacsi.backends.api import Page, Snapshotting
 from katacsi.errors import AlreadyExists, InvalidRequest, NotFound, PoolUnavailable, Precondition, Unsupported
 from katacsi.model import MalformedId, SnapshotId, VolumeId, storage_name
 from katacsi.volumes import listing, parameters
@@ -49,7 +49,7 @@ class Snapshots:
             if existing is not None and existing.ready:
                 return existing
             backend, _ = await self._context.pools.find(source_volume_id)
-            if not backend.features.snapshots:
+            if not isinstance(backend, Snapshotting):
                 able = [pool.name for pool in self._context.pools if pool.features.snapshots]
                 raise Unsupported(
                     f"pool {parsed.pool}: has no snapshots; pools that have: {', '.join(able) or 'none'}"
@@ -73,7 +73,7 @@ class Snapshots:
         except MalformedId:
             return
         with self._context.locks.hold(snapshot_lock(parsed.name)):
-            await (await self._context.pools.holding(parsed)).delete_snapshot(parsed)
+            await (await self._holding(parsed)).delete_snapshot(parsed)
         log.debug("snapshot deleted", snapshot=snapshot_id)
 
     async def get(self, snapshot_id: str) -> Snapshot:
@@ -84,7 +84,7 @@ class Snapshots:
         """
         parsed = parse_id(SnapshotId, snapshot_id)
         try:
-            backend = await self._context.pools.holding(parsed)
+            backend = await self._holding(parsed)
         except Precondition as elsewhere:
             raise NotFound(elsewhere.message) from elsewhere
         snapshot = await backend.get_snapshot(parsed)
@@ -112,6 +112,8 @@ class Snapshots:
         async def fetch(backend: Backend, cursor: str, limit: int) -> Page[Snapshot]:
             if source is not None and source.pool_uid != backend.pool_uid:
                 return Page(())  # another storage cannot have snapshots of it, and may say so by raising
+            if not isinstance(backend, Snapshotting):
+                return Page(())
             return await backend.list_snapshots(cursor, limit, source)
 
         found, following = await listing.page(self._context.pools, request.token, request.max_entries, fetch)
@@ -126,11 +128,23 @@ class Snapshots:
             return SnapshotPage(())
         return SnapshotPage((snapshot,))
 
+    async def _holding(self, snapshot_id: SnapshotId) -> Snapshotting:
+        """Give the backend whose storage an id speaks of.
+
+        Raises:
+            Precondition: it is not on this node, or has no snapshots.
+        """
+        backend = await self._context.pools.holding(snapshot_id)
+        if not isinstance(backend, Snapshotting):
+            raise Unsupported(f"snapshot {snapshot_id}: pool {snapshot_id.pool} has no snapshots")
+        return backend
+
     async def _existing(self, name: str) -> Snapshot | None:
         """Find a snapshot of this name in any pool: names are unique in a release."""
         for pool in self._context.pools:
             try:
-                found = await (await pool.open()).find_snapshot(name) if pool.features.snapshots else None
+                backend = await pool.open()
+                found = await backend.find_snapshot(name) if isinstance(backend, Snapshotting) else None
             except PoolUnavailable:
                 continue  # of the volume's own pool it is said when the volume is looked up
             if found is not None:

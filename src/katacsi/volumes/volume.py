@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from katacsi.errors import Precondition
+from katacsi.backends.api import Growing
+from katacsi.errors import Precondition, Unsupported
 from katacsi.host import block
 from katacsi.model import VolumeId
 from katacsi.volumes.devices import DeviceStack
@@ -123,8 +124,11 @@ class NodeVolume:
 
         Raises:
             OutOfSpace: the pool has no room.
+            Unsupported: volumes of its pool cannot grow.
         """
         if size_bytes > self.size_bytes:
+            if not isinstance(self.backend, Growing):
+                raise Unsupported(f"{self}: volumes of pool {self.id.pool} cannot grow")
             grown = await self.backend.expand(self.id, size_bytes)
             self._volume = replace(self._volume, size_bytes=grown)
         if self.devices:

@@ -13,10 +13,9 @@ from katacsi.volumes.pools import Pool, Pools, parse_id
 class Storage:
     """A backend that can be away, and knows volumes by their names."""
 
-    def __init__(self, uid="0a1b2c3d", *, away=False, features=None, volumes=()):
+    def __init__(self, uid="0a1b2c3d", *, away=False, volumes=()):
         self.pool_uid = uid
         self.away = away
-        self.features = features or Features()
         self.volumes = volumes
         self.starts = 0
         self.closes = 0
@@ -32,6 +31,20 @@ class Storage:
 
     async def find(self, csi_name):
         return csi_name if csi_name in self.volumes else None
+
+
+class WithCopies(Storage):
+    """A backend that makes copies."""
+
+    atomic_copies = False
+    freezes = True
+
+
+class WithGrowth(Storage):
+    """A backend whose volumes grow."""
+
+    async def expand(self, volume_id, size_bytes):
+        raise NotImplementedError
 
 
 def pool(name="default", storage=None, parameters=("allocation",)):
@@ -110,11 +123,11 @@ def test_features_are_the_union():
     """What one pool can do the release advertises."""
     pools = Pools(
         [
-            pool("a", Storage(features=Features(snapshots=True))),
-            pool("b", Storage(features=Features(expand=True))),
+            pool("a", WithCopies()),
+            pool("b", WithGrowth()),
         ]
     )
-    assert pools.features == Features(snapshots=True, expand=True)
+    assert pools.features == Features(clones=True, expand=True, freezes=True)
     assert Pools([]).features == Features()
 
 

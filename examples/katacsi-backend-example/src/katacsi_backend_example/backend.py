@@ -1,4 +1,4 @@
-"""The backend. What each method has to do is said in katacsi.backends.api.Backend; here is only the how."""
+"""The backend. What each method has to do is said in katacsi.backends.protocols; here is only the how."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katacsi.backends.api import Capacity, Device, Facts, Features, Page, Scope, Volume
+from katacsi.backends.api import Capacity, Device, Facts, Page, Scope, Volume
 from katacsi.errors import (
     AlreadyExists,
     HostError,
@@ -52,12 +52,11 @@ class DisksSettings(BaseModel):
 
 
 class DisksBackend:
-    """Gives out whole disks."""
+    """Gives out whole disks. They cannot grow and have no snapshots, so the methods for that are left out."""
 
     Settings = DisksSettings
     parameters: Mapping[str, str] = {}
     scope = Scope.LOCAL
-    features = Features()
 
     def __init__(self, settings: DisksSettings, context: PoolContext) -> None:
         self._devices = settings.devices
@@ -140,13 +139,6 @@ class DisksBackend:
                 abnormal=True, message=f"{record['disk']}: has {present} bytes, not {record['size']}"
             )
         return Condition()
-
-    async def _unsupported(self, *args: object, **kwargs: object) -> object:
-        raise Unsupported(f"pool {self._context.pool!r} gives out whole disks of one node and cannot do this")
-
-    # What `features` and `scope` deny is never called; whoever does it nevertheless is told.
-    expand = publish = unpublish = create_snapshot = delete_snapshot = _unsupported
-    get_snapshot = find_snapshot = list_snapshots = _unsupported
 
     # -- in a thread -------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-# ruff: noqa: D102 -- katacsi.backends.api.Backend says what each method does
+# ruff: noqa: D102 -- katacsi.backends.protocols says what each method does
 """The loopfile backend: each call is one step in a thread of the host's."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
-from katacsi.backends.api import Capacity, Features, Scope
+from katacsi.backends.api import Capacity, Scope
 from katacsi.backends.loopfile.accounting import Accounting
 from katacsi.backends.loopfile.checks import CHECKS
 from katacsi.backends.loopfile.copies import Copier
@@ -18,7 +18,6 @@ from katacsi.backends.loopfile.settings import PARAMETERS, LoopfileSettings
 from katacsi.backends.loopfile.snapshots import LoopfileSnapshots
 from katacsi.backends.loopfile.sweep import sweep
 from katacsi.backends.loopfile.volumes import LoopfileVolumes
-from katacsi.errors import Unsupported
 from katacsi.host import directories, files
 from katacsi.host.offloop import off_loop
 
@@ -52,6 +51,7 @@ class LoopfileBackend:
     Settings: ClassVar[type[pydantic.BaseModel]] = LoopfileSettings
     parameters: ClassVar[Mapping[str, str]] = PARAMETERS
     scope = Scope.LOCAL
+    freezes = False
 
     def __init__(self, settings: pydantic.BaseModel, context: PoolContext) -> None:
         assert isinstance(settings, LoopfileSettings)
@@ -73,8 +73,8 @@ class LoopfileBackend:
         return CHECKS.all
 
     @property
-    def features(self) -> Features:
-        return Features(snapshots=True, clones=True, expand=True, atomic_copies=self._copier.reflink)
+    def atomic_copies(self) -> bool:
+        return self._copier.reflink
 
     @property
     def pool_uid(self) -> str:
@@ -126,12 +126,6 @@ class LoopfileBackend:
 
     async def is_blank(self, volume_id: VolumeId) -> bool | None:
         return await self._look(self._devices.is_blank, self._pool.own(volume_id))
-
-    async def publish(self, volume_id: VolumeId, node_id: str, *, read_only: bool) -> Mapping[str, str]:
-        raise Unsupported(f"volume {volume_id}: pool {self._pool.name!r} is local and publishes nothing")
-
-    async def unpublish(self, volume_id: VolumeId, node_id: str) -> None:
-        raise Unsupported(f"volume {volume_id}: pool {self._pool.name!r} is local and publishes nothing")
 
     async def create_snapshot(self, csi_name: str, source: VolumeId) -> Snapshot:
         self._pool.own(source)

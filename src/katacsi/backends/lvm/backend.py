@@ -1,4 +1,4 @@
-# ruff: noqa: D102 -- katacsi.backends.api.Backend says what each method does
+# ruff: noqa: D102 -- katacsi.backends.protocols says what each method does
 """The lvm backend: a volume group of this node, whose metadata is the only database."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import structlog
 
-from katacsi.backends.api import Capacity, Features, Scope
+from katacsi.backends.api import Capacity, Scope
 from katacsi.backends.lvm import layout as layouts
 from katacsi.backends.lvm.checks import CHECKS
 from katacsi.backends.lvm.commands import Lvm
@@ -20,7 +20,7 @@ from katacsi.backends.lvm.settings import PARAMETERS, LvmSettings
 from katacsi.backends.lvm.snapshots import LvmSnapshots
 from katacsi.backends.lvm.sweep import sweep
 from katacsi.backends.lvm.volumes import LvmVolumes
-from katacsi.errors import KatacsiError, NotFound, Precondition, Unsupported
+from katacsi.errors import KatacsiError, NotFound, Precondition
 from katacsi.model import SnapshotId, storage_name
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class LvmBackend:
     Settings: ClassVar[type[pydantic.BaseModel]] = LvmSettings
     parameters: ClassVar[Mapping[str, str]] = PARAMETERS
     scope = Scope.LOCAL
+    atomic_copies = True
+    freezes = True
 
     def __init__(self, settings: pydantic.BaseModel, context: PoolContext) -> None:
         assert isinstance(settings, LvmSettings)
@@ -60,10 +62,6 @@ class LvmBackend:
     @classmethod
     def checks(cls) -> Sequence[BackendCheck]:
         return CHECKS.all
-
-    @property
-    def features(self) -> Features:
-        return Features(snapshots=True, clones=True, expand=True, atomic_copies=True, freezes=True)
 
     @property
     def pool_uid(self) -> str:
@@ -159,12 +157,6 @@ class LvmBackend:
         _, entry = await self._volumes.entry(self._group.own(volume_id))
         # A thick volume was zeroed, but whoever had its device since may have written: only a probe can tell.
         return True if entry.lv.pool and await self._devices.blank(entry.lv) else None
-
-    async def publish(self, volume_id: VolumeId, node_id: str, *, read_only: bool) -> Mapping[str, str]:
-        raise Unsupported(f"volume {volume_id}: pool {self._group.pool!r} is local and publishes nothing")
-
-    async def unpublish(self, volume_id: VolumeId, node_id: str) -> None:
-        raise Unsupported(f"volume {volume_id}: pool {self._group.pool!r} is local and publishes nothing")
 
     async def create_snapshot(self, csi_name: str, source: VolumeId) -> Snapshot:
         self._group.own(source)
