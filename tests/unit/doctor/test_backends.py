@@ -143,6 +143,13 @@ async def test_checks_that_cannot_be_shown(install, findings, source, fact):
     assert set(await findings("pool one (paint)", one={"backend": "paint"})) == {"pool-usable", "pool-room"}
 
 
+async def test_our_own_checks_keep_their_names(install, findings):
+    """Whatever a package is called: of two with one name the foreign one is not shown."""
+    install("another", WITH_CHECKS.replace("pool-colour", "pool-loop-devices"), "Checked")
+    assert (await findings("backend another"))["pool-backends"].verdict is Verdict.UNKNOWN
+    assert (await findings("backend loopfile"))["pool-backends"].verdict is Verdict.OK
+
+
 async def test_a_backend_that_cannot_be_imported(install, findings):
     """As long as no pool names it, it is worth a note and stops nothing."""
     install("broken", "import no_such_module", "Backend")
