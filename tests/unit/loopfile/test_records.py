@@ -5,7 +5,7 @@ import json
 import pytest
 
 from katacsi.backends.api import ContentSource, Facts, FormatState
-from katacsi.backends.loopfile import factfile, remembered
+from katacsi.backends.loopfile import factfile
 from katacsi.backends.loopfile.factfile import Content
 from katacsi.errors import CorruptRecord
 from katacsi.model import MIB
@@ -134,7 +134,7 @@ async def test_the_cost_of_a_call_does_not_grow_with_the_pool(opened, request_fo
 
 
 async def test_a_record_that_changed_is_read_anew(opened, folder, request_for):
-    """What is remembered of a record holds for that very content: edits of one length, too, are seen."""
+    """A record is what its file says now, also after an edit of the same length in the same moment."""
     pool = await opened()
     volume = await pool.create(request_for("a"))
     path = folder / "volumes" / volume.id.name / "volume.json"
@@ -147,15 +147,3 @@ async def test_a_record_that_changed_is_read_anew(opened, folder, request_for):
     path.unlink()
     with pytest.raises(CorruptRecord):
         await pool.get(volume.id)
-
-
-async def test_not_all_records_are_remembered(opened, request_for):
-    """Memory does not grow with the number of volumes; each is found as it was made."""
-    pool = await opened()
-    made = [await pool.create(request_for(f"pvc-{number}")) for number in range(70)]
-    assert [await pool.get(volume.id) for volume in made] == made
-    assert len(pool._volume_objects._remembered) == remembered.LIMIT
-    await pool.delete(made[-1].id)
-    assert made[-1].id.name not in pool._volume_objects._remembered
-    again = await pool.create(request_for(made[-1].csi_name, required=2 * MIB))
-    assert await pool.get(again.id) == again

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Generic
 
 from katacsi.backends.loopfile.records import AnyRecord, parse
-from katacsi.backends.loopfile.remembered import Remembered
 from katacsi.backends.loopfile.settings import Allocation
 from katacsi.errors import CorruptRecord, KatacsiError, OutOfSpace
 from katacsi.host import directories, files, sizedfiles
@@ -36,7 +35,6 @@ class LoopfileObjects(Generic[AnyRecord]):
         self._pool = pool
         self._model = model
         self._accounting = accounting
-        self._remembered: Remembered[AnyRecord] = Remembered()
         #: The objects that outlast a power cut as they are read, by this process's own doing.
         self._durable: set[str] = set()
         self._making_durable = threading.Lock()
@@ -48,14 +46,9 @@ class LoopfileObjects(Generic[AnyRecord]):
             CorruptRecord: there is an object, but what is written about it cannot be used.
         """
         path = self.folder.record(name)
-        look = self._remembered.look(name, path)
-        if look.record is not None:
-            return look.record
         data = files.read(path)
         if data is not None:
-            record = self._parsed(path, data)
-            self._remembered.keep(name, look, record)
-            return record
+            return self._parsed(path, data)
         if path.parent.exists():
             raise CorruptRecord(
                 f"{path.parent}: has no {path.name}; restore it from a backup, or move the folder away"
@@ -102,7 +95,6 @@ class LoopfileObjects(Generic[AnyRecord]):
         Raises:
             OutOfSpace: the pool cannot promise its size, or is full.
         """
-        self._remembered.forget(record.name)
         disk = self.folder.disk(record.name)
         self._accounting.promise(disk, record.size_bytes, allocation, directories.room(self._pool.directory))
         try:
@@ -154,7 +146,6 @@ class LoopfileObjects(Generic[AnyRecord]):
         else:
             self._durable.discard(name)
             self.folder.remove(name)
-            self._remembered.forget(name)
         self._accounting.release(self.folder.disk(name))
 
     @contextlib.contextmanager
@@ -166,8 +157,6 @@ class LoopfileObjects(Generic[AnyRecord]):
         except BaseException:
             self._durable.discard(name)
             raise
-        finally:
-            self._remembered.forget(name)
 
     def _parsed(self, path: Path, data: bytes) -> AnyRecord:
         try:
