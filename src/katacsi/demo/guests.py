@@ -36,7 +36,6 @@ class Guests:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._all: list[subprocess.Popen[bytes]] = []
         self._holding: subprocess.Popen[bytes] | None = None
 
     async def write(self, volume: Volume, data: bytes) -> Report:
@@ -73,7 +72,7 @@ class Guests:
 
     def end_all(self) -> None:
         """End every guest at once, as a power cut would; whoever waits for one wakes up."""
-        for process in self._all:
+        for process in self._place.guests:
             process.kill()
 
     async def _do(self, volume: Volume, action: str, data: bytes) -> Report:
@@ -96,7 +95,6 @@ class Guests:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._all.append(process)
         place.guests.append(process)
         return process
 
