@@ -432,11 +432,11 @@ def test_a_tree_with_a_mount_in_it_is_not_emptied(made, tmpfs):
 
 
 def test_a_frozen_filesystem_takes_no_write_until_thawed(disk, made):
-    """A writer waits while it is frozen and goes on afterwards; freezing and thawing may be repeated."""
+    """A writer waits while it is frozen and goes on afterwards; who freezes second is told that he did not."""
     target = made("target")
     mount.mount_filesystem(disk("ext4"), target, "ext4", [])
-    mount.freeze(target)
-    mount.freeze(target)
+    assert mount.freeze(target)
+    assert not mount.freeze(target)
     writer = threading.Thread(target=lambda: (target / "file").write_bytes(b"x"))
     writer.start()
     time.sleep(0.3)

@@ -19,7 +19,8 @@ from katacsi.errors import (
 )
 from katacsi.host import growth, mount
 from katacsi.model import AccessType, SizeRange, VolumeId
-from katacsi.volumes import copies
+from katacsi.volumes import stillness
+from katacsi.volumes.publish.marks import Frozen
 from katacsi.volumes.requests import ListSnapshots, SourceKind, SourceRef
 from support.node import MIB, Volume, mounts_at
 
@@ -262,7 +263,7 @@ async def test_a_freeze_that_takes_too_long_is_given_up(reflink_node, monkeypatc
     """The pod goes on after the limit; the copy that may be torn is removed, and the call fails."""
     pvc = Volume(reflink_node)
     await pvc.up()
-    monkeypatch.setattr(copies, "FREEZE_LIMIT_S", 0.05)
+    monkeypatch.setattr(stillness, "FREEZE_LIMIT_S", 0.05)
     backend = await reflink_node.driver.context.pools.holding(VolumeId.parse(pvc.id))
     really = backend.create_snapshot
 
@@ -276,7 +277,7 @@ async def test_a_freeze_that_takes_too_long_is_given_up(reflink_node, monkeypatc
         with pytest.raises(HostError, match="frozen"):
             await pvc.snapshot()
     assert (await reflink_node.driver.snapshots.list(ListSnapshots())).snapshots == ()
-    monkeypatch.setattr(copies, "FREEZE_LIMIT_S", 20)
+    monkeypatch.setattr(stillness, "FREEZE_LIMIT_S", 20)
     await pvc.snapshot()
     await pvc.down()
 
@@ -303,9 +304,30 @@ async def test_a_start_thaws_what_a_crash_left_frozen(reflink_node):
     """A driver that died with a pod's filesystem frozen lets it go on when it comes back."""
     pvc = Volume(reflink_node)
     await pvc.up()
+    frozen = Frozen(str(pvc.staging), pvc.id)
+    reflink_node.driver.context.marks.add(frozen)
     mount.freeze(pvc.staging)
     await reflink_node.restart()
     pvc.write()
+    assert reflink_node.driver.context.marks.all_frozen() == []
+    await pvc.down()
+
+
+@pytest.mark.gate("only-ones-own-freeze-is-thawed")
+async def test_somebody_else_s_freeze_stands(reflink_node):
+    """A filesystem that its owner froze is copied as it is, and stays frozen: after the copy, and a start."""
+    pvc = Volume(reflink_node)
+    await pvc.up()
+    pvc.write()
+    assert mount.freeze(pvc.staging)
+    try:
+        await pvc.snapshot()
+        assert not mount.freeze(pvc.staging), "it was thawed"
+        await reflink_node.restart()
+        assert not mount.freeze(pvc.staging), "it was thawed"
+    finally:
+        mount.thaw(pvc.staging)
+    pvc.write("after")
     await pvc.down()
 
 

@@ -196,20 +196,26 @@ def unmount(target: Path) -> None:
 # -- a mounted filesystem ------------------------------------------------------------------------------
 
 
-def freeze(path: Path) -> None:
-    """Write everything back and stop all writes to the filesystem mounted at a path; frozen is success.
+def freeze(path: Path) -> bool:
+    """Write everything back and stop all writes to the filesystem mounted at a path.
 
     It must be thawed whatever happens: writers, unmount and sync wait until then.
+
+    Returns:
+        whether this call froze it; if not, somebody else's freeze stands, and is theirs to take back.
     """
-    _freeze(path, _linux.FIFREEZE, "freeze", errno.EBUSY)
+    return _freeze(path, _linux.FIFREEZE, "freeze", errno.EBUSY)
 
 
 def thaw(path: Path) -> None:
-    """Let writers of a frozen filesystem go on; not frozen is success."""
+    """Let writers of a frozen filesystem go on, after one's own freeze; not frozen is success.
+
+    The kernel does not know whose freeze it is, so the caller has to.
+    """
     _freeze(path, _linux.FITHAW, "thaw", errno.EINVAL)
 
 
-def _freeze(path: Path, request: int, doing: str, already: int) -> None:
+def _freeze(path: Path, request: int, doing: str, already: int) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -222,8 +228,10 @@ def _freeze(path: Path, request: int, doing: str, already: int) -> None:
     except OSError as error:
         if error.errno != already:
             raise _linux.failure(f"{doing} {path}", error) from error
+        return False
     finally:
         os.close(fd)
+    return True
 
 
 def usage(path: Path) -> StatVfs:

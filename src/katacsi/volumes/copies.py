@@ -1,43 +1,34 @@
-"""Making a volume from a snapshot or another volume, and holding a source still while it is copied."""
+"""Making a volume from a snapshot or another volume."""
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.backends.api import ContentSource, Copying, FormatState, Snapshotting, features_of
+from katacsi.backends.api import ContentSource, Copying, FormatState, Snapshotting
 from katacsi.errors import (
-    HostError,
     InvalidRequest,
     NotFound,
     OutOfSpace,
     SizeOutOfRange,
     Unsupported,
-    VolumeInUse,
 )
-from katacsi.host import mount
-from katacsi.host.offloop import off_loop
 from katacsi.model import SnapshotId, VolumeId
-from katacsi.volumes import unused
 from katacsi.volumes.pools import parse_id
 from katacsi.volumes.requests import SourceKind
+from katacsi.volumes.stillness import still
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from katacsi.backends.api import Backend, CreateRequest, Snapshot, Volume
     from katacsi.model import SizeRange
     from katacsi.volumes.context import Context
     from katacsi.volumes.requests import SourceRef
+    from katacsi.volumes.stillness import Stillness
 
 log = structlog.get_logger(__name__)
-
-#: A frozen filesystem stops its pod; a copy that takes longer is given up. Reflinks take milliseconds.
-FREEZE_LIMIT_S = 20.0
 
 
 class Copies:
@@ -136,68 +127,9 @@ class Copies:
             raise stillness.error(f"volume {request.csi_name!r}")
         return volume
 
-    @asynccontextmanager
-    async def still(self, backend: Backend, volume_id: VolumeId) -> AsyncIterator[Stillness]:
-        """Hold a volume's bytes still: freeze its host mount, or make sure that nobody writes.
-
-        A volume that a guest or a raw-device workload writes is copied as of one moment by a pool with
-        atomic copies (the filesystem in it replays its journal, as after a power cut).
-
-        Raises:
-            VolumeInUse: it is published, and this pool's copies are not of one moment.
-        """
-        targets = self._context.marks.targets_of(str(volume_id))
-        features = features_of(backend)
-        if targets and not features.atomic_copies:
-            raise VolumeInUse(
-                f"volume {volume_id}: is published at {targets[0].path}, and a copy in this pool is not of "
-                "one "
-                "moment; stop the pod first, or keep the pool on XFS or btrfs (reflinks)"
-            )
-        stack = self._context.volumes.devices_of(backend, volume_id)
-        if not features.atomic_copies and (devices := await stack.look()):
-            places = [Path(staged.path) for staged in self._context.marks.stagings_of(str(volume_id))]
-            await off_loop(unused.require_unpublished, self._context.writer, volume_id, devices, places)
-        stillness = Stillness()
-        stagings = [] if features.freezes else self._context.marks.stagings_of(str(volume_id))
-        frozen = [Path(s.path) for s in stagings if await off_loop(mount.at, Path(s.path))]
-        # Without a target nobody waits for the thaw, however long the copy takes.
-        timer = (
-            asyncio.get_running_loop().call_later(FREEZE_LIMIT_S, stillness.give_up, frozen)
-            if frozen and targets
-            else None
-        )
-        try:
-            for path in frozen:
-                await off_loop(mount.freeze, path)
-            yield stillness
-        finally:
-            if timer is not None:
-                timer.cancel()
-            for path in frozen:
-                await off_loop(mount.thaw, path)
-
-
-class Stillness:
-    """Whether a freeze held until the copy was done."""
-
-    def __init__(self) -> None:
-        self.broken = False
-
-    def give_up(self, frozen: list[Path]) -> None:
-        """Thaw now: the pod must not stand still for longer, even if the copy is lost."""
-        self.broken = True
-        for path in frozen:
-            log.error("a freeze took too long; thawing", path=str(path), limit_s=FREEZE_LIMIT_S)
-            mount.thaw(path)
-
-    @staticmethod
-    def error(what: str) -> HostError:
-        """The error of a copy whose source moved meanwhile."""
-        return HostError(
-            f"{what}: copying took more than {FREEZE_LIMIT_S:g} s with the filesystem frozen; the copy was "
-            "removed"
-        )
+    def still(self, backend: Backend, volume_id: VolumeId) -> AbstractAsyncContextManager[Stillness]:
+        """Hold a volume's bytes still while its backend copies them; see `stillness.still`."""
+        return still(self._context, backend, volume_id)
 
 
 def content_source(source: Volume | Snapshot) -> ContentSource:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.errors import KatacsiError
-from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.publish.mode import Mode
+from katacsi.volumes.stillness import thaw
 
 if TYPE_CHECKING:
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.marks import Frozen, Published
     from katacsi.volumes.publish.workflow import Publishing
 
 log = structlog.get_logger(__name__)
@@ -28,19 +28,18 @@ async def reconcile(context: Context, publishing: Publishing) -> None:
 
     A publish that is half done is left for its retry, and one with a live sandbox for its unpublish.
     """
-    for staged in context.marks.all_staged():
-        await _thaw(Path(staged.path))
+    for frozen in context.marks.all_frozen():
+        await _thaw(context, frozen)
     for published in context.marks.all_published():
         if published.mode is Mode.DIRECT:
             await _take_back_if_abandoned(context, publishing, published)
 
 
-async def _thaw(path: Path) -> None:
+async def _thaw(context: Context, frozen: Frozen) -> None:
     try:
-        if await off_loop(mount.at, path):
-            await off_loop(mount.thaw, path)
+        await off_loop(thaw, context.marks, frozen)
     except KatacsiError as error:
-        log.warning("could not be thawed", path=str(path), error=error.message)
+        log.warning("could not be thawed", path=frozen.path, error=error.message)
 
 
 async def _abandoned(context: Context, published: Published) -> bool:

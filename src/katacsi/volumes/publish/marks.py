@@ -14,7 +14,7 @@ import threading
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -80,12 +80,29 @@ class Published:
         return Path(self.path)
 
 
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A staging path whose filesystem a copy has frozen: ours to thaw, also after a crash."""
+
+    path: str
+    volume_id: str
+
+
+Mark = Staged | Published | Frozen
+
+_FOLDERS: Final[Mapping[type[Mark], str]] = {
+    Published: "published",
+    Staged: "staged",
+    Frozen: "frozen",
+}
+
+
 class Marks:
     """The marks of one node, in memory and in files; a file is written before the index knows it."""
 
     def __init__(self, directory: Path) -> None:
-        self._published_in = directory / "published"
-        self._staged_in = directory / "staged"
+        self._directory = directory
+        self._frozen: dict[str, Frozen] = {}
         self._published: dict[str, Published] = {}
         self._staged: dict[str, Staged] = {}
         self._targets: defaultdict[str, set[str]] = defaultdict(set)
@@ -95,8 +112,8 @@ class Marks:
 
     def load(self) -> None:
         """Read the marks of this boot. One that cannot be read is reported and left alone."""
-        for directory, kind in ((self._published_in, Published), (self._staged_in, Staged)):
-            for item in _read_all(directory, kind):
+        for kind, folder in _FOLDERS.items():
+            for item in _read_all(self._directory / folder, kind):
                 self._index(item)
 
     def staged(self, path: str) -> Staged | None:
@@ -127,41 +144,45 @@ class Marks:
         with self._lock:
             return list(self._staged.values())
 
-    def add(self, item: Staged | Published) -> None:
-        """Remember a staging or a publish; the same again changes nothing."""
-        if self._known(item):
+    def all_frozen(self) -> list[Frozen]:
+        """Every freeze of ours that was not taken back."""
+        with self._lock:
+            return list(self._frozen.values())
+
+    def add(self, item: Mark) -> None:
+        """Remember a staging, a publish or a freeze; the same again changes nothing."""
+        if self._by_path(item).get(item.path) == item:
             return
         values = {"schema": _SCHEMA, **asdict(item)}
         data = json.dumps(values, separators=(",", ":"), default=lambda mode: mode.value).encode()
         _write(self._file(item), data)
         self._index(item)
 
-    def remove(self, item: Staged | Published) -> None:
-        """Forget a staging or a publish."""
+    def remove(self, item: Mark) -> None:
+        """Forget a staging, a publish or a freeze."""
         files.ensure_absent(self._file(item))
         with self._lock:
+            self._by_path(item).pop(item.path, None)
             if isinstance(item, Published):
-                self._published.pop(item.path, None)
                 _discard(self._targets, item)
-            else:
-                self._staged.pop(item.path, None)
+            elif isinstance(item, Staged):
                 _discard(self._stagings, item)
 
-    def _known(self, item: Staged | Published) -> bool:
-        here = self._published.get(item.path) if isinstance(item, Published) else self._staged.get(item.path)
-        return here == item
-
-    def _index(self, item: Staged | Published) -> None:
+    def _index(self, item: Mark) -> None:
         with self._lock:
+            self._by_path(item)[item.path] = item
             if isinstance(item, Published):
-                self._published[item.path] = item
                 self._targets[item.volume_id].add(item.path)
-            else:
-                self._staged[item.path] = item
+            elif isinstance(item, Staged):
                 self._stagings[item.volume_id].add(item.path)
 
-    def _file(self, item: Staged | Published) -> Path:
-        return (self._published_in if isinstance(item, Published) else self._staged_in) / file_name(item.path)
+    def _by_path(self, item: Mark) -> dict[str, Any]:
+        if isinstance(item, Published):
+            return self._published
+        return self._staged if isinstance(item, Staged) else self._frozen
+
+    def _file(self, item: Mark) -> Path:
+        return self._directory / _FOLDERS[type(item)] / file_name(item.path)
 
 
 def file_name(path: str) -> str:
@@ -172,7 +193,7 @@ def file_name(path: str) -> str:
     return "h-" + hashlib.sha256(raw).hexdigest() + ".json"
 
 
-def _discard(index: dict[str, set[str]], item: Staged | Published) -> None:
+def _discard(index: dict[str, set[str]], item: Mark) -> None:
     paths = index.get(item.volume_id)
     if paths is not None:
         paths.discard(item.path)
@@ -189,11 +210,11 @@ def _write(file: Path, data: bytes) -> None:
         files.write_atomically(file, data, durable=False)
 
 
-def _read_all(directory: Path, kind: type[Staged | Published]) -> list[Staged | Published]:
+def _read_all(directory: Path, kind: type[Mark]) -> list[Mark]:
     files.ensure_directory(directory)
     # Nobody else writes here, and no call was let in yet: what is half written is a crash's.
     files.remove_stale_temporaries(directory, older_than_s=0)
-    found: list[Staged | Published] = []
+    found: list[Mark] = []
     for name in files.list_directory(directory):
         if not name.endswith(".json"):
             continue
@@ -204,7 +225,7 @@ def _read_all(directory: Path, kind: type[Staged | Published]) -> list[Staged | 
     return found
 
 
-def _parse(file: Path, kind: type[Staged | Published]) -> Staged | Published:
+def _parse(file: Path, kind: type[Mark]) -> Mark:
     try:
         raw = json.loads(files.read(file) or b"")
         if raw.pop("schema") != _SCHEMA:
