@@ -432,7 +432,7 @@ def test_a_tree_with_a_mount_in_it_is_not_emptied(made, tmpfs):
 
 
 def test_a_frozen_filesystem_takes_no_write_until_thawed(disk, made):
-    """A writer waits while it is frozen and goes on afterwards; who freezes second is told that he did not."""
+    """A writer waits while it is frozen and goes on afterwards; who freezes second is told so."""
     target = made("target")
     mount.mount_filesystem(disk("ext4"), target, "ext4", [])
     assert mount.freeze(target)
