@@ -37,9 +37,10 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         _note(report.nodeid, report.outcome)
 
 
-def pytest_sessionfinish() -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the counts."""
     target = os.environ.get("KATACSI_COUNTS")
-    if target:
+    # A process among several only has its share; they report to the one that writes.
+    if target and not hasattr(session.config, "workerinput"):
         outcomes = list(_outcomes.values())
         Path(target).write_text(json.dumps({kind: outcomes.count(kind) for kind in _GRAVITY}), "utf-8")

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,8 @@ class Tier:
     root: bool = False
     programs: tuple[str, ...] = ()
     """Go programs of tools/gotools.py, built before pytest starts so that no test's timeout pays for it."""
+    spread: bool = False
+    """Whether its files are spread over all processors: they share nothing, and do nothing but compute."""
     limit_s: int = 900
     """A tier that hangs is ended after this long and counts as failed, so that the others still run."""
 
@@ -57,7 +60,7 @@ class Tier:
 # In the order they run: the cheap ones first. A later tier is a line here and a folder under tests/.
 TIERS = (
     Tier("check", "lint, format, types, import contracts, generated files", ()),
-    Tier("unit", "pure parts, no root", ("unit", "proto")),
+    Tier("unit", "pure parts, no root", ("unit",), spread=True),
     Tier("rpc", "the services over an in-memory channel", ("rpc",)),
     Tier("host", "loop devices, mounts and mkfs on this machine", ("host",), root=True, limit_s=1800),
     Tier(
@@ -116,27 +119,33 @@ def has_tests(tier: Tier) -> bool:
 def run_checks() -> Outcome:
     """Run each command of CHECKS; show the output of those that fail."""
     outcome = Outcome()
-    for command in CHECKS:
-        program = PYTHON if command[0] == "python" else PYTHON.parent / command[0]
-        argv = [str(program) if program.exists() else command[0], *command[1:]]
-        started = time.monotonic()
-        answer = subprocess.run(
-            argv,
-            cwd=TREE,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        good = answer.returncode == 0
-        say(f"{'ok    ' if good else 'FAILED'} {time.monotonic() - started:5.1f} s  {' '.join(command)}")
-        if good:
-            outcome.passed += 1
-        else:
-            outcome.failed += 1
-            say(answer.stdout.rstrip())
+    with ThreadPoolExecutor(os.cpu_count()) as processors:
+        for command, (output, seconds) in zip(CHECKS, processors.map(_checked, CHECKS), strict=True):
+            good = output is None
+            say(f"{'ok    ' if good else 'FAILED'} {seconds:5.1f} s  {' '.join(command)}")
+            if good:
+                outcome.passed += 1
+            else:
+                outcome.failed += 1
+                say(output or "")
     return outcome
+
+
+def _checked(command: tuple[str, ...]) -> tuple[str | None, float]:
+    """Run a check; return its output, None when it is content, and the seconds that it took."""
+    program = PYTHON if command[0] == "python" else PYTHON.parent / command[0]
+    argv = [str(program) if program.exists() else command[0], *command[1:]]
+    started = time.monotonic()
+    answer = subprocess.run(
+        argv,
+        cwd=TREE,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return answer.stdout.rstrip() if answer.returncode else None, time.monotonic() - started
 
 
 def run_pytest(tier: Tier, options: list[str]) -> Outcome:
@@ -154,6 +163,8 @@ def run_pytest(tier: Tier, options: list[str]) -> Outcome:
             "PYTHONUNBUFFERED": "1",
         }
         argv = [str(PYTHON), "-m", "pytest", "-p", "no:cacheprovider", "-p", "pytest_counts"]
+        if tier.spread and not options:  # who has wishes wants few tests, or a debugger
+            argv += ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
         code = _run_with_limit([*argv, *map(str, folders(tier)), *options], environment, tier.limit_s)
         try:
             outcome = Outcome(**json.loads(counts.read_text("utf-8")))

@@ -22,6 +22,7 @@ async def test_a_driver_answers_once_it_has_started_and_after_a_crash(tmp_path):
             await asyncio.to_thread(driver.kill)
             assert not driver.runs
             driver.start()
+            await asyncio.sleep(0.01)  # while it blocked, the loop has not heard of the end of the connection
             answer = await client.identity.get_plugin_info(csi.GetPluginInfoRequest())
     assert answer.name == "test.katacsi.io"
     assert driver.process.returncode == 0
