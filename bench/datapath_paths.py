@@ -14,6 +14,7 @@ from client import TREE
 from scratch import Failure
 
 sys.path.insert(0, str(TREE / "tools"))
+import debian_packages
 import guest_packages
 from guest import Guest, Share
 
@@ -59,7 +60,7 @@ class Bed:
         forget_caches()
         arguments = {"seconds": seconds, "each": each, "rate": self.cap.fio_rate}
         if path == HOST:
-            program = str(guest_packages.find(self.parts.tree, guest_packages.FIO))
+            program = str(debian_packages.find(self.parts.tree, guest_packages.FIO))
             line = fio.command(
                 program, str(self._at / _FILE), job, log=str(self.shared.parent / "fio"), **arguments
             )

@@ -4,12 +4,11 @@
     python tools/lab.py run --disk 4G --disk 4G --disk 4G --timeout 1800 -- .venv/bin/python bench/lvm.py
     … bench/lvm.py --quick     # few rounds: whether it works, not how fast
 
-Its disks are /dev/ubdb and /dev/ubdc; /dev/ubda is for files. A lifecycle is what the other benchmark calls
-so: CreateVolume, stage, publish, unpublish, unstage, DeleteVolume of one 64 MiB ext4 volume in direct mode.
-The floor is what such a volume needs of LVM and mkfs in any case. The two take turns, so that whatever else
-the machine does slows both; a ratio is the median of the turns' ratios. Then: what ListVolumes and
-GetCapacity cost with few and with many LVs, and how many commands are forked for them. docs/benchmarks.md
-says what came out.
+The first disk is for files. A lifecycle is what the other benchmark calls so: CreateVolume, stage, publish,
+unpublish, unstage, DeleteVolume of one 64 MiB ext4 volume in direct mode. The floor is what such a volume
+needs of LVM and mkfs in any case. The two take turns, so that whatever else the machine does slows both; a
+ratio is the median of the turns' ratios. Then: what ListVolumes and GetCapacity cost with few and with many
+LVs, and how many commands are forked for them. docs/benchmarks.md says what came out.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VG = "bench"
-DISKS = ("/dev/ubdb", "/dev/ubdc")
+HOME_DISK, *DISKS = os.environ.get("LAB_DISKS", "/none").split()
 SIZE = 64 * MIB
 METRICS = "127.0.0.1:9809"
 UUID = "6b1f2a52-0e5c-4c8e-9a53-000000000001"
@@ -51,7 +50,7 @@ MAKING = {
 }
 #: How many commands `floor` runs.
 FLOOR = {"linear": 9, "thin": 6}
-SETTINGS = LvmSettings(volume_group=VG, devices=DISKS)
+SETTINGS = LvmSettings(volume_group=VG, devices=tuple(DISKS))
 UDEV = "DM_DISABLE_UDEV" not in os.environ
 LVM = ["/usr/sbin/lvm"]
 CONFIGURATION = configuration(SETTINGS, udev=UDEV)
@@ -221,8 +220,8 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)
     home = Path("/mnt/bench")
     home.mkdir()
-    run("mkfs.ext4", "-q", "/dev/ubda")
-    run("mount", "/dev/ubda", str(home))
+    run("mkfs.ext4", "-q", HOME_DISK)
+    run("mount", HOME_DISK, str(home))
     lvm("vgcreate", "--yes", "--metadatasize", "16M", VG, *DISKS)
     lvm("lvcreate", "--yes", "--type", "thin-pool", "-L", "1G", "-n", "thin", VG)
     print("udev runs" if UDEV else "no udev")

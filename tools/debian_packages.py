@@ -69,7 +69,7 @@ class Packages:
         """
         if missing := [tool for tool in ("apt-get", "dpkg-deb", "tar") if not shutil.which(tool)]:
             raise Unavailable(
-                f"{', '.join(missing)} not found: the {self.name}'s kernel comes from Debian packages"
+                f"{', '.join(missing)} not found: what the {self.name} needs comes from Debian packages"
             )
         asked = [self.recipe, [self.main, *self.others], *filter(None, [self.where_known, self.kernel])]
         plan = self.folder / f"plan-{digest(json.dumps(asked).encode() + STATUS.read_bytes())}.json"
@@ -84,7 +84,9 @@ class Packages:
     def _make_tree(self) -> Path:
         """Return the tree of the packages that are needed, fetching what is not there yet."""
         started = time.monotonic()
-        needed = self._needed() or self._needed(refresh=True)
+        needed = self._needed()
+        if needed is None:
+            needed = self._needed_of_fresh_lists()
         version = needed.get(self.main)
         if version is None and not self.main_file.exists():
             raise Unavailable(f"apt knows no package {self.main} for this release and architecture")
@@ -97,7 +99,7 @@ class Packages:
             debs = self._download(needed)
         except Unavailable:
             # The lists of a machine or image that has been idle name versions that the mirror no longer has.
-            needed = self._needed(refresh=True)
+            needed = self._needed_of_fresh_lists()
             debs = self._download(needed)
         downloaded = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=".tree-", dir=self.folder) as scratch:
@@ -111,19 +113,30 @@ class Packages:
         )
         return tree
 
-    def _needed(self, *, refresh: bool = False) -> dict[str, str]:
-        """Return name and version of each package that is not installed; empty when apt cannot say.
+    def _needed(self) -> dict[str, str] | None:
+        """Return name and version of each package that is not installed; None when apt cannot say."""
+        found, error = self._simulated()
+        return None if error else found
+
+    def _needed_of_fresh_lists(self) -> dict[str, str]:
+        """Read apt's lists anew, and return what `_needed` does.
 
         Raises:
             Unavailable: even fresh lists do not help, or only root could read them anew.
         """
-        if refresh:
-            if os.geteuid() != 0:
-                raise Unavailable(
-                    f"apt does not know {self.main} here, or its lists are old: sudo apt-get update"
-                )
-            if error := _apt("update")[1]:
-                raise Unavailable(f"apt-get update failed: {error}")
+        if os.geteuid() != 0:
+            raise Unavailable(
+                f"apt does not know {self.main} here, or its lists are old: sudo apt-get update"
+            )
+        if error := _apt("update")[1]:
+            raise Unavailable(f"apt-get update failed: {error}")
+        found, error = self._simulated()
+        if error:
+            raise Unavailable(f"apt cannot work out the {self.name}'s packages: {error}")
+        return found
+
+    def _simulated(self) -> tuple[dict[str, str], str]:
+        """Return what apt would install, and apt's error, if any."""
         names = [self.main, *self.others, *(name for name in self.where_known if _is_known(name))]
         said, error = _apt("install", "--simulate", "--no-install-recommends", "--no-upgrade", *names)
         # "Inst udev (252.39-1 Debian:12/stable [amd64])", the installed version in brackets if there is one.
@@ -131,9 +144,7 @@ class Packages:
         if self.kernel and not error:
             kernel, error = _kernel_of(self.kernel)
             found |= kernel
-        if error and refresh:
-            raise Unavailable(f"apt cannot work out the {self.name}'s packages: {error}")
-        return {} if error else found
+        return found, error
 
     def _download(self, needed: dict[str, str]) -> list[Path]:
         """Return the package files, from the cache or by apt, which checks their digests.
@@ -224,6 +235,21 @@ def _run(*argv: str, cwd: Path | None = None) -> tuple[str, str]:
         return answer.stdout, ""
     errors = [line for line in answer.stderr.splitlines() if line.startswith("E:")]
     return answer.stdout, errors[0] if errors else f"exit code {answer.returncode}"
+
+
+def find(tree: Path, *names: str) -> Path:
+    """Return the first of some programs, from the unpacked packages or else of this machine.
+
+    Raises:
+        Unavailable: there is none of them.
+    """
+    for name in names:
+        for path in (tree / name[1:], Path(name)):
+            if path.exists():
+                return path
+    raise Unavailable(
+        f"no {' or '.join(names)}, neither here nor in {tree}: remove that folder and try again"
+    )
 
 
 def digest(content: bytes) -> str:

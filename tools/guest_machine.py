@@ -51,8 +51,9 @@ class Guest:
         cpu: str = "max",
         accelerator: str = "tcg,thread=multi",
         modules: tuple[str, ...] = (),
+        disks: tuple[Path, ...] = (),
     ) -> None:
-        self._hardware = Hardware(memory, cpus, cpu, accelerator, iothread, dict(shares or {}))
+        self._hardware = Hardware(memory, cpus, cpu, accelerator, iothread, dict(shares or {}), disks)
         self._fio, self._modules = fio, modules
         self._leave = contextlib.ExitStack()
 
@@ -122,6 +123,18 @@ class Guest:
             process.kill()
             process.wait()
 
+    def is_off(self) -> bool:
+        """Tell whether QEMU has ended, in whatever way."""
+        return self._qemu.poll() is not None
+
+    def last_words(self) -> str:
+        """Return the end of what QEMU and the guest's console said."""
+        said = ""
+        for name in ("log", "console"):
+            with contextlib.suppress(OSError):
+                said += (self._folder / name).read_text("utf-8", "replace")[-3000:]
+        return said.strip() or "(it said nothing)"
+
     def _start(self, parts: guest_packages.Parts, stack: contextlib.ExitStack) -> None:
         """Start QEMU and a virtiofsd for each share; the stack ends and removes everything."""
         self._folder = Path(tempfile.mkdtemp(prefix="katacsi-guest-"))
@@ -160,13 +173,6 @@ class Guest:
         try:
             yield
         except EOFError as error:
-            raise Died(f"the guest is gone:\n{self._last_words()}") from error
+            raise Died(f"the guest is gone:\n{self.last_words()}") from error
         except TimeoutError as error:
-            raise TimeoutError(f"{error}\nThe end of the guest's console:\n{self._last_words()}") from error
-
-    def _last_words(self) -> str:
-        said = ""
-        for name in ("log", "console"):
-            with contextlib.suppress(OSError):
-                said += (self._folder / name).read_text("utf-8", "replace")[-3000:]
-        return said.strip() or "(it said nothing)"
+            raise TimeoutError(f"{error}\nThe end of the guest's console:\n{self.last_words()}") from error

@@ -26,7 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_packages import STATUS, Packages, Unavailable, alone, digest
+from debian_packages import STATUS, Packages, Unavailable, alone, digest, find
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -116,21 +116,6 @@ def prepare(*, fio: bool = False, modules: tuple[str, ...] = ()) -> Parts:
         if not initrd.exists():
             _make_initrd(tree, initrd, programs, loaded)
     return Parts(tree=tree, kernel=kernel, initrd=initrd)
-
-
-def find(tree: Path, *names: str) -> Path:
-    """Return the first of some programs, from the unpacked packages or else of this machine.
-
-    Raises:
-        Unavailable: there is none of them.
-    """
-    for name in names:
-        for path in (tree / name[1:], Path(name)):
-            if path.exists():
-                return path
-    raise Unavailable(
-        f"no {' or '.join(names)}, neither here nor in {tree}: remove that folder and try again"
-    )
 
 
 def _libraries(tree: Path) -> str:

@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,6 +62,8 @@ class Hardware:
     iothread: bool
     shares: Mapping[str, Share]
     """By tag."""
+    disks: tuple[Path, ...] = ()
+    """Files that are /dev/vda, /dev/vdb … from the start. Flushes are not passed on: not for power cuts."""
 
     def __post_init__(self) -> None:
         """Refuse a tag that virtio-fs cannot have."""
@@ -92,6 +95,9 @@ class Hardware:
             words += ["-device", f"virtserialport,chardev={name},name={name}"]
         for number in range(PORTS):
             words += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1},slot={number + 1}"]
+        for number, disk in enumerate(self.disks):
+            words += ["-blockdev", _blockdev(f"disk{number}", disk)]
+            words += ["-device", f"virtio-blk-pci,drive=disk{number}"]
         for tag in self.shares:
             words += ["-chardev", f"socket,id=share-{tag},path={folder}/{tag}.socket"]
             words += ["-device", f"vhost-user-fs-pci,queue-size=1024,chardev=share-{tag},tag={tag}"]
@@ -105,3 +111,11 @@ class Hardware:
             "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off audit=0 tsc=reliable random.trust_cpu=on"
             f" guest_shares={','.join(self.shares)}"
         )
+
+
+def _blockdev(node: str, file: Path) -> str:
+    """Return QEMU's `-blockdev` for a file that takes discards as holes."""
+    cache = {"direct": False, "no-flush": True}
+    return json.dumps(
+        {"driver": "file", "node-name": node, "filename": str(file), "discard": "unmap", "cache": cache}
+    )

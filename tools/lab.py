@@ -2,7 +2,7 @@
 """Run a command as root on a machine of its own, with device-mapper and every capability.
 
     python tools/lab.py run -- .venv/bin/python -m pytest tests/lab/inside
-    python tools/lab.py run --disk 1G --disk 1G -- bash -c 'vgcreate vg /dev/ubda /dev/ubdb && vgs'
+    python tools/lab.py run --disk 1G --disk 1G -- bash -c 'vgcreate vg $LAB_DISKS && vgs'
     python tools/lab.py prepare      # fetch what it needs, and print where that is
     python tools/lab.py engine       # print what boots it here, and why
 

@@ -1,16 +1,13 @@
 """User-mode Linux, an engine of the lab: a kernel that is a process of this machine and needs no KVM.
 
-Its root is this machine's by hostfs; tools/lab_init.sh is its first process.
+Its root is this machine's by hostfs; tools/lab_uml_init.sh is its first process.
 
 Standard library only.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import random
 import select
 import shutil
 import signal
@@ -19,7 +16,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+import lab_packages
+from debian_packages import find
+
+if TYPE_CHECKING:
+    from lab_machine import Machine
+
+INIT = Path(__file__).resolve().parent / "lab_uml_init.sh"
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,30 @@ class UserModeLinux:
     preloaded: Path | None = None
     """A library without which it does not run on this processor."""
     name: ClassVar = "uml"
+    output: ClassVar = "/dev/tty1"
+    init: ClassVar = INIT
 
-    def boot(self, tree: Path, folder: Path, disks: list[Path], memory: int, timeout_s: float) -> bool:
+    def nodes(self, disks: int) -> list[str]:
+        """Return the devices of so many disks."""
+        return [f"/dev/{_disk(number)}" for number in range(disks)]
+
+    def modules(self) -> Path:
+        """Return the folder with the kernel's modules, for modprobe.
+
+        Raises:
+            Unavailable: the kernel cannot be had.
+        """
+        return find(lab_packages.KERNEL.tree(), "/usr/lib/uml/modules")
+
+    def boot(self, machine: Machine, folder: Path, disks: list[Path]) -> bool:
         """Run a machine until it is off, its command's output on our standard output.
 
         Return whether that was in time. Whatever comes, no process of it is left afterwards.
         """
-        _stay_on_one_processor()
         output, console = os.pipe()
         with (folder / "log").open("wb") as chatter:
             kernel = subprocess.Popen(
-                [*_arguments(tree, folder, disks, memory), f"con1=null,fd:{console}"],
+                [*_arguments(machine, folder, disks), f"con1=null,fd:{console}"],
                 env=self._environment(folder),
                 stdin=subprocess.DEVNULL,
                 stdout=chatter,
@@ -49,7 +67,7 @@ class UserModeLinux:
             )
         os.close(console)
         try:
-            return _pass_on(output, kernel, time.monotonic() + timeout_s)
+            return _pass_on(output, kernel, time.monotonic() + machine.timeout_s)
         finally:
             os.close(output)
             # Its helpers and its processes' stubs are in its group. Not reaped yet, it still owns the number.
@@ -68,24 +86,6 @@ class UserModeLinux:
         return environment
 
 
-def _stay_on_one_processor() -> None:
-    """Keep this process, and the machine that it starts, on one processor, and other machines off it.
-
-    The machine has one processor only, and each of its system calls goes back and forth between two processes
-    of this machine. Across processors that takes three to four times as long.
-    """
-    allowed = sorted(os.sched_getaffinity(0))
-    for number in allowed:
-        with contextlib.suppress(OSError):
-            # Kept open, and so locked, for as long as this process lives.
-            folder = os.open(f"/sys/devices/system/cpu/cpu{number}", os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-    else:
-        number = random.choice(allowed)
-    os.sched_setaffinity(0, {number})
-
-
 def _pass_on(output: int, kernel: subprocess.Popen[bytes], end: float) -> bool:
     """Copy a kernel's output to ours until it is off; tell whether that was before the end."""
     while True:
@@ -101,16 +101,19 @@ def _pass_on(output: int, kernel: subprocess.Popen[bytes], end: float) -> bool:
             return False
 
 
-def _arguments(tree: Path, folder: Path, disks: list[Path], memory: int) -> list[str]:
+def _disk(number: int) -> str:
+    return f"ubd{chr(ord('a') + number)}"
+
+
+def _arguments(machine: Machine, folder: Path, disks: list[Path]) -> list[str]:
     """Return the kernel's command line, without the second console."""
-    kernel = tree / "usr/bin/linux.uml"
     return [
-        str(kernel if kernel.exists() else "/usr/bin/linux.uml"),
-        *(f"mem={memory >> 20}M", "quiet", f"uml_dir={folder}/"),
+        str(find(lab_packages.KERNEL.tree(), "/usr/bin/linux.uml")),
+        *(f"mem={machine.memory >> 20}M", "quiet", f"uml_dir={folder}/"),
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
         *(f"init={folder}/init", f"lab={folder}"),
         # 512 device nodes that nobody opens, and that every LVM command would look at.
         "pty.legacy_count=0",
         *("con=null", "con0=null,fd:1"),
-        *(f"ubd{chr(ord('a') + number)}={disk}" for number, disk in enumerate(disks)),
+        *(f"{_disk(number)}={disk}" for number, disk in enumerate(disks)),
     ]

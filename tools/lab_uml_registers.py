@@ -1,6 +1,6 @@
 """What is preloaded into user-mode Linux where it dies without: tools/lab_uml_registers.c, compiled.
 
-    <cache>/lab/registers-<digest of the source>.so
+    <cache>/uml/registers-<digest of the source>.so
 
 Standard library only.
 """
@@ -13,10 +13,15 @@ import tempfile
 from pathlib import Path
 
 from debian_packages import Unavailable, alone, digest
-from lab_packages import PACKAGES
+from lab_packages import KERNEL
 
 SOURCE = Path(__file__).resolve().parent / "lab_uml_registers.c"
 BOOTSTRAP = SOURCE.with_name("bootstrap.sh")
+
+
+def place() -> Path:
+    """Return where the library is, once it is made."""
+    return KERNEL.folder / f"registers-{digest(SOURCE.read_bytes())}.so"
 
 
 def library() -> Path:
@@ -25,12 +30,12 @@ def library() -> Path:
     Raises:
         Unavailable: there is no C compiler and only root could install one, or it fails.
     """
-    made = PACKAGES.folder / f"registers-{digest(SOURCE.read_bytes())}.so"
-    PACKAGES.folder.mkdir(parents=True, exist_ok=True)
-    with alone(PACKAGES.folder / "registers.lock"):
+    made = place()
+    KERNEL.folder.mkdir(parents=True, exist_ok=True)
+    with alone(KERNEL.folder / "registers.lock"):
         if not made.exists():
             compiler = _said("a C compiler cannot be had", str(BOOTSTRAP), "compiler")
-            with tempfile.TemporaryDirectory(prefix=".registers-", dir=PACKAGES.folder) as scratch:
+            with tempfile.TemporaryDirectory(prefix=".registers-", dir=KERNEL.folder) as scratch:
                 fresh = Path(scratch) / "library"
                 options = ("-O2", "-shared", "-fPIC", "-o", str(fresh), str(SOURCE), "-ldl")
                 _said(f"{SOURCE.name} cannot be compiled", compiler, *options)

@@ -30,6 +30,8 @@ import gotools
 TREE = Path(__file__).resolve().parent.parent
 PYTHON = Path(sys.executable)  # not resolved: the link in .venv/bin is what makes it the venv's Python
 
+SCRIPTS = ("bootstrap", "guest_init", "lab_inside", "lab_qemu_init", "lab_uml_init")
+
 # Each line counts as one test. `make fmt` mends the second, `make generate` the last but one.
 CHECKS: tuple[tuple[str, ...], ...] = (
     ("ruff", "check"),
@@ -37,7 +39,7 @@ CHECKS: tuple[tuple[str, ...], ...] = (
     ("mypy",),
     ("lint-imports", "--no-logo"),
     ("python", "tools/generate.py", "--check"),
-    ("bash", "-n", "tools/bootstrap.sh", "tools/lab_init.sh", "tools/guest_init.sh", ".ci/run"),
+    ("bash", "-n", *(f"tools/{name}.sh" for name in SCRIPTS), ".ci/run"),
 )
 
 
@@ -74,7 +76,7 @@ TIERS = (
     Tier("crash", "SIGKILL at every step, then a retry", ("crash",), root=True, limit_s=1800),
     Tier(
         "lab",
-        "real device-mapper, in a machine of its own (user-mode Linux)",
+        "real device-mapper, in machines of its own (user-mode Linux, QEMU)",
         ("lab",),
         programs=("csi-sanity",),
         limit_s=2700,
@@ -217,6 +219,18 @@ def run(tier: Tier, options: list[str], *, required: bool) -> Outcome:
     return outcome
 
 
+def lab_engine() -> str:
+    """Say what boots the lab's machines here, and why, or why nothing does; it is fetched and tried."""
+    answer = subprocess.run(
+        [str(PYTHON), str(TREE / "tools" / "lab.py"), "engine"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (answer.stderr if answer.returncode else answer.stdout).strip().rpartition("\n")[2]
+
+
 def report(outcomes: dict[str, Outcome]) -> bool:
     """Print a line per tier and the closing line; tell whether all is well."""
     say("\n=== tiers")
@@ -253,6 +267,8 @@ def main() -> int:
         parser.error(f"no such tier: {' '.join(unknown)}; there are: {' '.join(BY_NAME)}")
     wanted = [tier for tier in TIERS if not asked.tiers or tier.name in asked.tiers]
     outcomes: dict[str, Outcome] = {}
+    if BY_NAME["lab"] in wanted:
+        say(f"the lab's engine: {lab_engine()}")
     try:
         for tier in wanted:
             outcomes[tier.name] = run(tier, options, required=tier.name in required)

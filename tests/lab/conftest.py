@@ -14,7 +14,6 @@ INSIDE = Path(__file__).resolve().parent / "inside"
 REPORTS = os.environ.get("LAB_REPORTS")
 
 MACHINES = pytest.StashKey[lab_host.Machines]()
-WHY_NOT = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,10 +35,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     if not _is_handed_over(item):
         return None
     config = item.config
-    if WHY_NOT not in config.stash:
-        config.stash[WHY_NOT] = lab_host.why_not()
-    if config.stash[WHY_NOT]:
-        item.add_marker(pytest.mark.skip(reason=config.stash[WHY_NOT]))
+    engine = lab_host.engine_of(item)
+    if not engine.name and not lab_host.is_required():
+        item.add_marker(pytest.mark.skip(reason=engine.why))
         return None
     if MACHINES not in config.stash:
         items = [each for each in item.session.items if _is_handed_over(each)]
@@ -55,8 +53,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say how long each file took, and where."""
     if MACHINES in config.stash:
         terminalreporter.section("seconds in the lab's machines")
-        for file, (udev, seconds) in sorted(config.stash[MACHINES].seconds().items()):
-            terminalreporter.line(f"{seconds:7.1f}  {'udev   ' if udev else 'no udev'}  {file}")
+        for file, (machine, seconds) in sorted(config.stash[MACHINES].seconds().items()):
+            terminalreporter.line(f"{seconds:7.1f}  {machine:17}  {file}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from support import lab_host
 
 SIZE = 1 << 30
@@ -19,12 +17,12 @@ from katacsi.backends.api import ContentSource, PoolContext
 from katacsi.backends.lvm import LvmBackend
 from katacsi.testing import blockio
 from support.lvm_pools import THIN_POOL, request
-from support.real_lvm import VG, run
+from support.real_lvm import DEVICES, DISKS, SCRATCH_DISK, VG, run
 
 KINDS = ("linear", "raid1", "thin")
 
 async def start():
-    settings = LvmBackend.Settings(volume_group=VG, devices=("/dev/ubd*",), thin_pool=THIN_POOL)
+    settings = LvmBackend.Settings(volume_group=VG, devices=DEVICES, thin_pool=THIN_POOL)
     pool = LvmBackend(settings, PoolContext("pool", "test.katacsi.io", "node-1"))
     await pool.start()
     return pool
@@ -34,7 +32,7 @@ BEFORE = (
     COMMON
     + """
 async def main():
-    run("vgcreate", "--yes", VG, "/dev/ubda", "/dev/ubdb")
+    run("vgcreate", "--yes", VG, SCRATCH_DISK, *DISKS)
     run("lvcreate", "--yes", "--type", "thin-pool", "--size", "100M", "--name", THIN_POOL, VG)
     pool = await start()
     for kind in KINDS:
@@ -86,15 +84,9 @@ asyncio.run(main())
 )
 
 
-@pytest.fixture(autouse=True)
-def lab():
-    """Skip where there is no lab."""
-    if reason := lab_host.why_not():
-        pytest.skip(reason)
-
-
 def test_volumes_survive_a_reboot(tmp_path):
     """Nothing activates volumes at boot; attached, they have their bytes. What was under way is finished."""
+    lab_host.needs(engine := lab_host.engine())
     disks = [tmp_path / "disk0", tmp_path / "disk1"]
     for disk in disks:
         with disk.open("wb") as file:
@@ -106,7 +98,8 @@ def test_volumes_survive_a_reboot(tmp_path):
                 sys.executable, lab_host.LAB, "run", *(f"--disk={disk}" for disk in disks), "--timeout=200",
                 f"--env=PYTHONPATH={lab_host.TREE / 'tests'}", "--", sys.executable, "-c", script,
             ],
-            cwd=lab_host.TREE, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            cwd=lab_host.TREE, env=engine.environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     before = boot(BEFORE)

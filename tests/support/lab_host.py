@@ -4,14 +4,16 @@ Collected here, so that `-k`, marks and the list of gates work as everywhere; th
 the machines for all of them. They run pytest and write each report to a folder of this machine, which makes
 them lines and counts of this run.
 
-A module of such tests says what it needs by two names:
+A module of such tests says what it needs by three names:
 
-    UDEV = False     its machine runs no udev; LVM then makes device nodes itself, in half the time
-    SECONDS = 140    what it takes, where that is more than a few; so that no machine waits for another
+    UDEV = False       its machine runs no udev; LVM then makes device nodes itself, in half the time
+    SECONDS = 140      what it takes, where that is more than a few; so that no machine waits for another
+    ENGINE = "qemu"    its machine is of this engine, whichever the others have
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 TREE = Path(__file__).resolve().parent.parent.parent
 LAB = TREE / "tools" / "lab.py"
+#: Names the engine.
+VARIABLE = "KATACSI_LAB_ENGINE"
 #: The machine's first disk holds the scratch folders, the others are the tests' own.
 DISKS = ("16G", *("1G",) * 5)
 TIMEOUT_S = 1500
@@ -40,16 +44,47 @@ LONG_S = 60
 SHORT_S = 10
 
 
-def why_not() -> str:
-    """Return why there is no lab on this machine; empty when there is one."""
+@dataclass(frozen=True)
+class Engine:
+    """What boots machines here."""
+
+    name: str
+    """Empty when nothing does."""
+    why: str
+    """Why it is this one, or none."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which tools/lab.py takes it."""
+        return os.environ | {VARIABLE: self.name}
+
+
+@functools.cache
+def engine(wanted: str = "") -> Engine:
+    """Return the engine of that name; by default the one that the environment or tools/lab.py prefers."""
     answer = subprocess.run(
         [sys.executable, LAB, "engine"],
+        env=os.environ | ({VARIABLE: wanted} if wanted else {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
-    return answer.stderr.strip().splitlines()[-1] if answer.returncode else ""
+    if answer.returncode:
+        return Engine("", answer.stderr.strip().splitlines()[-1])
+    name, _, why = answer.stdout.strip().partition(": ")
+    return Engine(name, why)
+
+
+def is_required() -> bool:
+    """Whether this is a run that may not do without the lab (tools/run_tests.py)."""
+    return "lab" in os.environ.get("KATACSI_REQUIRE", "").replace(",", " ").split()
+
+
+def needs(found: Engine) -> None:
+    """Go on with a test where there is the engine; else skip it, or fail where that is not allowed."""
+    if not found.name:
+        (pytest.fail if is_required() else pytest.skip)(found.why)
 
 
 @dataclass(frozen=True)
@@ -58,7 +93,15 @@ class Boot:
 
     tests: tuple[str, ...]
     udev: bool
+    engine: Engine
     seconds: float
+
+
+def engine_of(item: pytest.Item) -> Engine:
+    """Return the engine of the machine that a test is for."""
+    module = item.getparent(pytest.Module)
+    assert module is not None
+    return engine(getattr(module.obj, "ENGINE", ""))
 
 
 def boots(items: list[pytest.Item]) -> list[Boot]:
@@ -66,15 +109,20 @@ def boots(items: list[pytest.Item]) -> list[Boot]:
     files: dict[Path, list[pytest.Item]] = defaultdict(list)
     for item in items:
         files[item.path].append(item)
-    groups: dict[tuple[bool, Path | None], tuple[list[str], list[float]]] = defaultdict(lambda: ([], []))
+    groups: dict[tuple[bool, Engine, Path | None], tuple[list[str], list[float]]]
+    groups = defaultdict(lambda: ([], []))
     for path, tests in files.items():
         module = tests[0].getparent(pytest.Module)
         assert module is not None
         seconds = getattr(module.obj, "SECONDS", SHORT_S)
-        group = groups[getattr(module.obj, "UDEV", True), path if seconds >= LONG_S else None]
+        udev = getattr(module.obj, "UDEV", True)
+        group = groups[udev, engine_of(tests[0]), path if seconds >= LONG_S else None]
         group[0].extend(item.nodeid for item in tests)
         group[1].append(seconds)
-    found = [Boot(tuple(tests), udev, sum(seconds)) for (udev, _), (tests, seconds) in groups.items()]
+    found = [
+        Boot(tuple(tests), udev, engine, sum(seconds))
+        for (udev, engine, _), (tests, seconds) in groups.items()
+    ]
     return sorted(found, key=lambda boot: boot.seconds, reverse=True)
 
 
@@ -83,11 +131,13 @@ class Machines:
 
     def __init__(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         self._config = config
-        self._due = boots(items)
+        self._due = boots([item for item in items if engine_of(item).name])
         self._booted: list[_Machine] = []
 
     def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
-        """Give the reports of a test once it is done; a failure when its machine ends without them."""
+        """Give the reports of a test once it is done; a failure when it has no machine, or that has ended."""
+        if not (found := engine_of(item)).name:
+            return iter([_failed(item, found.why)])
         while True:
             self._boot()
             machine = next((each for each in self._booted if item.nodeid in each.tests), None)
@@ -103,10 +153,10 @@ class Machines:
             self._booted.append(_Machine(self._config, self._due.pop(0)))
             running += 1
 
-    def seconds(self) -> dict[str, tuple[bool, float]]:
-        """Say of each file whether its machine had udev, and how long its tests took."""
+    def seconds(self) -> dict[str, tuple[str, float]]:
+        """Say of each file what its machine was like, and how long its tests took."""
         return {
-            file: (machine.udev, seconds)
+            file: (f"{machine.engine.name} {'' if machine.udev else 'without '}udev", seconds)
             for machine in self._booted
             for file, seconds in machine.seconds.items()
         }
@@ -123,6 +173,7 @@ class _Machine:
     def __init__(self, config: pytest.Config, boot: Boot) -> None:
         self.tests = frozenset(boot.tests)
         self.udev = boot.udev
+        self.engine = boot.engine
         self.seconds: dict[str, float] = defaultdict(float)
         self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="katacsi-lab-tests-", dir="/var/tmp")
@@ -143,6 +194,7 @@ class _Machine:
                     "--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"@{tests_file}",
                 ],
                 cwd=TREE,
+                env=boot.engine.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -180,17 +232,23 @@ class _Machine:
     def _lost(self, item: pytest.Item) -> pytest.TestReport:
         """Return the report of a test that the machine never finished."""
         console = self._console.read_text("utf-8", "replace")[-6000:]
-        return pytest.TestReport(
-            nodeid=item.nodeid,
-            location=item.location,
-            keywords={},
-            outcome="failed",
-            longrepr=f"the lab's machine ended before this test, code {self._process.returncode}:\n{console}",
-            when="call",
-        )
+        code = self._process.returncode
+        return _failed(item, f"the lab's machine ended before this test, code {code}:\n{console}")
 
     def stop(self) -> None:
         """End the machine and remove its folder; nothing on its disks is wanted any more."""
         self._process.terminate()
         self._process.wait(30)
         self._folder.cleanup()
+
+
+def _failed(item: pytest.Item, why: str) -> pytest.TestReport:
+    """Return the report of a test that could not be run."""
+    return pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome="failed",
+        longrepr=why,
+        when="call",
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -12,7 +11,7 @@ from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
 from katacsi.backends.lvm import LvmBackend, LvmSettings
 from katacsi.model import MIB
 from katacsi.testing import BackendConformance, blockio
-from support.real_lvm import VG, run
+from support.real_lvm import DEVICES, DISKS, VG, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from katacsi.backends.api import ContentSource, Snapshot, Volume
 
 THIN_POOL = "thinpool"
-#: What the pools may look at.
-DEVICES = ("/dev/ubd*",)
-DISKS = [Path(f"/dev/ubd{letter}") for letter in "bcdef"]
 
 
 def volume_group(thin_pool: str = "256M") -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from support import csi_sanity
 from support.driver import Driver
 from support.lvm_pools import THIN_POOL
+from support.real_lvm import DEVICES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +17,7 @@ SIZE = 64 << 20
 
 def assert_passes(tool: Path, scratch: Path, volume_group: str, *, kind: str, mode: str) -> None:
     """Run the suite with volumes of a kind in a mode: nothing may fail, only what is optional be skipped."""
-    pool: dict[str, Any] = {"backend": "lvm", "volume_group": volume_group, "devices": ["/dev/ubd*"]}
+    pool: dict[str, Any] = {"backend": "lvm", "volume_group": volume_group, "devices": list(DEVICES)}
     if kind == "thin":
         pool["thin_pool"] = THIN_POOL
     settings = {"default_filesystem": "ext4", "newer_capabilities": True, "pools": {"default": pool}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 VG = "lab"
+#: The machine's disks, the first for scratch files; none outside of it, where tests are only collected.
+SCRATCH_DISK, *DISKS = map(Path, os.environ.get("LAB_DISKS", "/none").split())
+#: What the pools may look at.
+DEVICES = (f"{str(SCRATCH_DISK)[:-1]}*",)
 
 
 def run(*argv: str | Path) -> str:

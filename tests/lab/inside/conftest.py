@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.real_lvm import VG, run
+from support.real_lvm import DISKS, SCRATCH_DISK, VG, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-SCRATCH_DISK, *DISKS = [Path(f"/dev/ubd{letter}") for letter in "abcdef"]
 
 
 @pytest.fixture(scope="session")

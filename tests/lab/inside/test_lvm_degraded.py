@@ -12,10 +12,9 @@ from katacsi.backends.lvm import LvmBackend, LvmSettings
 from katacsi.errors import HostError, OutOfSpace
 from katacsi.model import MIB
 from katacsi.testing import blockio
-from support.real_lvm import VG, lvs, pull, pullable, run, wait_for
+from support.real_lvm import DEVICES, VG, lvs, pull, pullable, run, wait_for
 
 SECONDS = 55
-DEVICES = ("/dev/ubd*", "/dev/mapper/pullable")
 SIZE = 48 * MIB
 
 
@@ -27,7 +26,7 @@ def request(name, **parameters):
 async def started(*disks):
     """A pool on a group of disks, both gone afterwards."""
     run("vgcreate", "--yes", VG, *disks)
-    settings = LvmSettings(volume_group=VG, devices=DEVICES)
+    settings = LvmSettings(volume_group=VG, devices=(*DEVICES, "/dev/mapper/pullable"))
     pool = LvmBackend(settings, PoolContext("pool", "test.katacsi.io", "node-1"))
     await pool.start()
     try:
@@ -112,7 +111,7 @@ async def test_a_lost_disk_is_reported(disks):
     """A volume with a copy goes on and says what it lost, in lists too; without the disk none is made."""
     with pullable(disks[0]) as disk:
         run("vgcreate", "--yes", VG, disk, disks[1])
-        settings = LvmSettings(volume_group=VG, devices=DEVICES)
+        settings = LvmSettings(volume_group=VG, devices=(*DEVICES, "/dev/mapper/pullable"))
         pool = LvmBackend(settings, PoolContext("pool", "test.katacsi.io", "node-1"))
         await pool.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,8 @@ import asyncio, json, sys
 from katacsi.backends.lvm import LvmBackend, commands
 from katacsi.backends.api import PoolContext
 from katacsi.testing import blockio
-from support.lvm_pools import DEVICES, request
+from support.lvm_pools import request
+from support.real_lvm import DEVICES
 
 async def life(settings):
     pool = LvmBackend(settings, PoolContext("pool", "test.katacsi.io", "node-1"))
@@ -55,7 +57,11 @@ def in_a_container(prepare: str, **settings: str) -> dict[str, object]:
     argv = ["unshare", "--mount", "--ipc", "--uts", "--net", "--", "bash", "-c", script, "container"]
     answer = subprocess.run(
         [*argv, sys.executable, "-c", LIFE, json.dumps(settings)],
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        env={
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LAB_DISKS": os.environ["LAB_DISKS"],
+        },
         capture_output=True,
         text=True,
         check=False,

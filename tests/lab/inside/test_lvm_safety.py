@@ -11,8 +11,8 @@ from katacsi.backends.lvm import LvmBackend, LvmSettings
 from katacsi.errors import HostError, OutOfSpace
 from katacsi.model import MIB
 from katacsi.testing import blockio
-from support.lvm_pools import DEVICES, request
-from support.real_lvm import VG, run
+from support.lvm_pools import request
+from support.real_lvm import DEVICES, VG, run
 
 UDEV = False
 SECONDS = 15

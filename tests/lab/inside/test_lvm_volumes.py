@@ -13,8 +13,8 @@ from katacsi.errors import OutOfSpace, PoolUnavailable, Unsupported
 from katacsi.model import MIB
 from katacsi.testing import blockio
 from support import lvm_pools
-from support.lvm_pools import DEVICES, THIN_POOL, fill, names, read, ready, request, settled, write
-from support.real_lvm import VG, lvs, run
+from support.lvm_pools import THIN_POOL, fill, names, read, ready, request, settled, write
+from support.real_lvm import DEVICES, VG, lvs, run
 
 UDEV = False
 SECONDS = 100
