@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from katacsi.directvolume.names import MAX_TARGET_BYTES, entry_name
 from katacsi.directvolume.reading import GROUP_CHANGE_POLICIES, MAX_GROUP_ID, Reader
 from katacsi.errors import InvalidRequest
+from katacsi.host import fsoptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +56,9 @@ def clean_options(flags: Iterable[str], read_only: bool) -> tuple[str, ...]:
 
 
 def _host_only(word: str) -> bool:
-    return word in _OPERATIONS or word in _FSTAB_ONLY or word.startswith(_FSTAB_ONLY_PREFIXES)
+    if word in _OPERATIONS or word in _FSTAB_ONLY or word.startswith(_FSTAB_ONLY_PREFIXES):
+        return True
+    return fsoptions.is_host_only(word)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,26 @@ def ends_are_zero(path: Path, length: int = _MIB) -> bool:
         os.close(fd)
 
 
+def reads_as_zero(path: Path, offset: int, length: int) -> bool:
+    """Whether these bytes of a device read as zero, from the medium itself; callers go in steps.
+
+    Offset and length in bytes; what lies beyond the end of the device is not asked for.
+
+    Raises:
+        VolumeInUse: the device is mounted or claimed.
+        HostError: any byte cannot be read; a device that cannot be read is not a blank one.
+    """
+    fd = _opened(path, os.O_RDONLY | os.O_EXCL | os.O_DIRECT)
+    try:
+        size = int.from_bytes(fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)), "little")
+        with processor.anywhere():
+            return _is_zero(fd, path, offset, min(offset + length, size))
+    except OSError as error:
+        raise _linux.failure(f"read {path}", error) from error
+    finally:
+        os.close(fd)
+
+
 def _is_zero(fd: int, path: Path, start: int, end: int) -> bool:
     area, array = _buffer()
     view = memoryview(area)

@@ -101,13 +101,13 @@ def split_flags(flags: Sequence[str]) -> tuple[int, str]:
         InvalidRequest: an option that would not mount a filesystem (bind, remount, shared …), or too many.
     """
     bits, data = 0, []
-    for option in _options(flags):
+    for option in options(flags):
         if option in _FORBIDDEN:
             raise errors.InvalidRequest("mount_flags", f"{option} is not an option of a volume")
         if option in _FLAGS:
             added, removed = _FLAGS[option]
             bits = bits & ~removed | added
-        elif option not in _FOR_USERSPACE and not option.startswith(("x-", "X-", "comment=")):
+        elif _is_own(option):
             data.append(option)
     text = ",".join(data)
     if "\0" in text or len(os.fsencode(text)) > _MAX_DATA_BYTES:
@@ -115,7 +115,16 @@ def split_flags(flags: Sequence[str]) -> tuple[int, str]:
     return bits, text
 
 
-def _options(flags: Sequence[str]) -> Iterator[str]:
+def of_filesystem(flags: Sequence[str]) -> list[str]:
+    """Give the options that are the filesystem's own: no flag of mount(2), and nothing for programs only."""
+    return [option for option in options(flags) if option not in {*_FLAGS, *_FORBIDDEN} and _is_own(option)]
+
+
+def _is_own(option: str) -> bool:
+    return option not in _FOR_USERSPACE and not option.startswith(("x-", "X-", "comment=", "loop="))
+
+
+def options(flags: Sequence[str]) -> Iterator[str]:
     """Give single options of a list whose elements may be several; a comma in quotes belongs to a value."""
     for flag in flags:
         start, quoted = 0, False
@@ -139,7 +148,7 @@ def bind_attributes(flags: Sequence[str], *, read_only: bool) -> tuple[int, int]
     Options that a bind mount cannot have are the filesystem's own, and nothing here.
     """
     add = remove = 0
-    for option in _options(flags):
+    for option in options(flags):
         added, removed = _BIND_FLAGS.get(option, (0, 0))
         add, remove = add & ~removed | added, remove & ~added | removed
     return (add | _linux.MOUNT_ATTR_RDONLY if read_only else add), remove

@@ -6,6 +6,7 @@ Source: proc_pid_mountinfo(5), statx(2).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ def at(path: Path) -> list[Mount]:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
+            if error.errno == errno.EIO:
+                # A filesystem that was shut down answers nothing any more; the table still has it.
+                return _named(path)
             raise _linux.failure(f"look for a mount at {path}", error) from error
         if not is_root:
             return []
@@ -83,6 +87,11 @@ def at(path: Path) -> list[Mount]:
         if stack:
             return stack
     raise errors.HostError(f"look for a mount at {path}: what is mounted there changes all the time; retry")
+
+
+def _named(path: Path) -> list[Mount]:
+    target = path.parent.resolve() / path.name
+    return [mount for mount in table() if mount.target == target]
 
 
 def _stack(top_id: int) -> list[Mount]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from katacsi.errors import HostError, Unsupported
-from katacsi.host import command, superblock
+from katacsi.host import command, journal, superblock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,8 +176,7 @@ class _Xfs:
         return bool(re.search(r"^u3\.sfdir3\.hdr\.count = 0$", said, re.MULTILINE))
 
     def is_replayed(self, device: Path) -> bool:
-        said = command.run(["xfs_logprint", "-t", device], timeout_s=_TIMEOUT_S)
-        return b"state: <CLEAN>" in said.stdout
+        return journal.is_clean_xfs(device)
 
     def replay(self, device: Path, timeout_s: float) -> None:
         del timeout_s

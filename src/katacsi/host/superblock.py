@@ -38,6 +38,8 @@ class Superblock:
             mkfs was interrupted.
         growth_step: growing is possible if the device is larger by at least this many bytes; a smaller rest
             is of no use to the filesystem (ext4 and xfs need room for a new group's own tables).
+        has_errors: its kernel driver met an error since it was last checked; only ext tells.
+        needs_replay: its journal has to be replayed before it can be read; only ext tells.
         was_mounted: it was mounted read-write since it was made. xfs tells once it was unmounted, btrfs
             never: false proves nothing.
     """
@@ -52,6 +54,8 @@ class Superblock:
     inodes_per_group: int = 0
     log_bytes: int = 0
     was_mounted: bool = False
+    has_errors: bool = False
+    needs_replay: bool = False
 
 
 class _Torn(Exception):
@@ -145,6 +149,8 @@ def _ext(block: bytes) -> Superblock | None:
         inodes=inodes,
         inodes_per_group=inodes_per_group,
         was_mounted=bool(mounted_at or mounts),
+        has_errors=bool(state & 0x2),
+        needs_replay=bool(incompat & _NEEDS_RECOVERY),
     )
 
 

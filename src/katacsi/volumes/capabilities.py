@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from katacsi.errors import InvalidRequest, Precondition, SizeOutOfRange
-from katacsi.host import mkfs
+from katacsi.host import fsoptions, mkfs
 from katacsi.model import AccessType
 from katacsi.volumes import parameters
 from katacsi.volumes.publish.mode import Asked
@@ -57,6 +57,16 @@ def require_direct_filesystem(fs_type: str) -> None:
             f"{fs_type} is not in Kata's guest kernel; a direct volume takes "
             f"{' or '.join(DIRECT_FILESYSTEMS)}",
         )
+
+
+def check_mount_flags(capability: Capability, fs_type: str) -> None:
+    """Refuse mount options that would fail each mount of the filesystem, here or in a guest.
+
+    Raises:
+        InvalidRequest: with those that are legal.
+    """
+    if capability.access_type is AccessType.MOUNT:
+        fsoptions.check(capability.mount_flags, fs_type)
 
 
 def filesystem_of(capabilities: Iterable[Capability], default: str) -> str:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: Bytes that one step in a thread reads when a whole device has to be proven blank.
+_STEP_BYTES = 256 << 20
+
 _NO_UUID = ("", "00000000-0000-0000-0000-000000000000")
 
 
@@ -66,7 +69,8 @@ class Formatter:
             return await self._verified(volume)
         zeroed = False
         if facts.format is FormatState.UNFORMATTED:
-            zeroed = await self._prove_blank(volume)
+            await self._prove_blank(volume)
+            zeroed = True
             await volume.settle(format=FormatState.FORMATTING, fs_type=fs_type, fs_uuid=str(uuid.uuid4()))
         else:
             await off_loop(self._prove_torn, volume)
@@ -78,8 +82,8 @@ class Formatter:
         )
         return made
 
-    async def _prove_blank(self, volume: NodeVolume) -> bool:
-        """Prove that nothing would be overwritten; tell whether the whole device is known to read as zero."""
+    async def _prove_blank(self, volume: NodeVolume) -> None:
+        """Prove that nothing would be overwritten: that the whole device reads as zero."""
         if volume.facts.raw_written:
             raise ForeignContent(
                 f"{volume}: a workload had it as a raw block device, and may have written what no probe "
@@ -87,9 +91,16 @@ class Formatter:
                 "a filesystem"
             )
         if await volume.backend.is_blank(volume.id):
-            return True
+            return
         await off_loop(self._probe_blank, volume)
-        return False
+        # No signature and zero ends are no proof: somebody may have written where no probe looks.
+        for offset in range(0, volume.device.size_bytes, _STEP_BYTES):
+            if not await off_loop(block.reads_as_zero, volume.device.path, offset, _STEP_BYTES):
+                raise ForeignContent(
+                    f"{volume}: never formatted by katacsi, but {volume.device.path} holds data within "
+                    f"{_STEP_BYTES >> 20} MiB of byte {offset}; nothing was written. Save what is there, "
+                    "then delete the volume and make a new one"
+                )
 
     def _probe_blank(self, volume: NodeVolume) -> None:
         device = volume.device.path

@@ -48,6 +48,8 @@ class Provisioning:
         pool.check_parameters(chosen.backend_name, chosen.backend)
         fs_type = capabilities.filesystem_of(request.capabilities, self._context.settings.default_filesystem)
         capabilities.check_mkfs_options(fs_type, chosen.mkfs_options)
+        for capability in request.capabilities:
+            capabilities.check_mount_flags(capability, capability.fs_type or fs_type)
         self._check_reachable(request)
         # A copy is as large as its source unless more is asked for; only a blank volume needs a default.
         size = request.size if request.source else self._size(request.size, fs_type)
@@ -134,6 +136,7 @@ class Provisioning:
             for capability in request.capabilities:
                 capabilities.check(capability, asked)
                 capabilities.check_kind(volume, capability)
+                capabilities.check_mount_flags(capability, capability.fs_type or volume.facts.fs_type)
                 if capability.fs_type and volume.facts.fs_type not in ("", capability.fs_type):
                     return Validation(confirmed=False, message=f"the volume holds {volume.facts.fs_type}")
         except (InvalidRequest, Precondition) as refused:

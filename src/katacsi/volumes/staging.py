@@ -14,7 +14,7 @@ from katacsi.errors import AlreadyExists, HostError, VolumeInUse
 from katacsi.host import block, mount, uuids
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
-from katacsi.volumes import capabilities, parameters, paths, unused
+from katacsi.volumes import capabilities, parameters, paths, soundness, unused
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.publish.marks import Staged
 from katacsi.volumes.publish.mode import Asked
@@ -54,6 +54,7 @@ class Staging:
             capabilities.check(request.capability, parameters.asked_for(attributes))
             capabilities.check_kind(volume.stored, request.capability)
             wanted = self._wanted(volume, request)
+            capabilities.check_mount_flags(request.capability, wanted.fs_type)
             self._check_other_stagings(wanted)
             staged = self._marks.staged(wanted.path)
             if staged is not None and self._marks.targets_of(request.volume_id):
@@ -91,6 +92,7 @@ class Staging:
             attributes.get(parameters.MKFS_OPTIONS, ""),
             for_guests=parameters.asked_for(attributes) is Asked.DIRECT,
         )
+        await off_loop(soundness.ensure_checked, volume, found, self._context.settings.timeouts.check)
         await self._growth.before_publish(volume, found)
 
     async def unstage(self, volume_id: str, staging_path: str) -> None:

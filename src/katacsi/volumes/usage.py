@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi.errors import HostError, NotFound
-from katacsi.host import mount
+from katacsi.host import health, mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import Condition
 from katacsi.volumes.publish.mode import Mode
@@ -79,10 +79,8 @@ class UsageReader:
                 return Stats((Usage(Unit.BYTES, volume.size_bytes),), condition)
             lost = Condition(abnormal=True, message=f"not mounted at {path}, where it was published")
             return Stats((Usage(Unit.BYTES, volume.size_bytes),), lost)
-        if "ro" in mounts[-1].super_options:
-            condition = Condition(
-                abnormal=True, message="the kernel made the filesystem read-only; see its log for the error"
-            )
+        if reason := await off_loop(_trouble, mounts[-1]):
+            condition = Condition(abnormal=True, message=f"{reason}; see the kernel's log")
         try:
             room = await off_loop(mount.usage, path)
         except HostError as error:
@@ -96,6 +94,14 @@ class UsageReader:
             ),
             condition,
         )
+
+
+def _trouble(entry: mount.Mount) -> str:
+    if reason := health.why_not_writable(entry):
+        return reason
+    if count := health.errors_counted(entry):
+        return f"the kernel has counted {count} errors in the filesystem; stop its pods, and it is checked"
+    return ""
 
 
 def _guest_usage(guest: GuestStats) -> tuple[Usage, ...]:

@@ -47,7 +47,7 @@ class Workflows:
         copies = Copies(context)
         formatter = Formatter(context.settings, context.metrics)
         growth = Growth(context.settings)
-        direct_route = DirectRoute(context.marks, context.writer, growth)
+        direct_route = DirectRoute(context.settings, context.marks, context.writer, growth)
         routes: dict[Mode, Route] = {
             Mode.BLOCK: BlockRoute(context.marks),
             Mode.DIRECT: direct_route,

@@ -108,8 +108,10 @@ FORMATTED = Facts(FormatState.FORMATTED, "xfs", "u")
 
 def test_a_formatted_volume_is_not_used_raw():
     """Its filesystem would be lost; the message shows the way."""
-    with pytest.raises(Precondition, match="snapshot"):
+    with pytest.raises(Precondition, match="volumeMode Filesystem"):
         capabilities.check_kind(volume({"filesystem": "xfs"}, FORMATTED), BLOCK)
+    with pytest.raises(Precondition, match="volumeMode Block"):
+        capabilities.check_kind(volume({}, Facts(raw_written=True)), mount())
     capabilities.check_kind(volume({"filesystem": "xfs"}, FORMATTED), mount())
     capabilities.check_kind(volume({}, Facts()), BLOCK)
 

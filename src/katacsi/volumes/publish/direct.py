@@ -18,10 +18,11 @@ from katacsi.errors import CorruptRecord, KatacsiError, Precondition, VolumeInUs
 from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
 from katacsi.host.rootgroup import ensure_root_group
-from katacsi.volumes import capabilities
+from katacsi.volumes import capabilities, soundness
 
 if TYPE_CHECKING:
     from katacsi.directvolume.writer import DirectVolumeWriter
+    from katacsi.settings import Settings
     from katacsi.volumes.growth import Growth
     from katacsi.volumes.publish.marks import Marks, Published
     from katacsi.volumes.undo import Undo
@@ -33,10 +34,11 @@ log = structlog.get_logger(__name__)
 class DirectRoute:
     """The device goes to the guest, which mounts it itself."""
 
-    def __init__(self, marks: Marks, writer: DirectVolumeWriter, growth: Growth) -> None:
+    def __init__(self, settings: Settings, marks: Marks, writer: DirectVolumeWriter, growth: Growth) -> None:
         self._marks = marks
         self._writer = writer
         self._growth = growth
+        self._timeout_s = settings.timeouts.check
 
     def check(self, volume: NodeVolume, wanted: Published) -> None:
         """Refuse a second target, a path Kata could not look up, and what the guest could not mount."""
@@ -67,6 +69,8 @@ class DirectRoute:
         await off_loop(_take_off_host, volume, published)
         if volume.facts.pending_size:
             await self._growth.before_publish(volume)
+        if published.read_only:
+            await off_loop(soundness.ensure_readable, volume, self._timeout_s)
         record = record_of(volume, published)
         if record.fs_group is not None:
             await off_loop(_give_root_to_group, volume, record.fs_group, published)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi.errors import Precondition, VolumeInUse
-from katacsi.host import block, mount, ownership
+from katacsi.host import block, health, mount, ownership
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
@@ -57,8 +57,17 @@ class HostRoute:
         await self._growth.after_mount(volume, Path(published.staging))
 
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
-        """Give the filesystem to the pod's group, and bind it to the target."""
+        """Give the filesystem to the pod's group, and bind it to the target.
+
+        Raises:
+            Precondition: the kernel takes no writes to the filesystem any more, and the pod wants to write.
+        """
         staging = Path(published.staging)
+        if not published.read_only and (reason := health.why_not_writable(mount.at(staging)[-1])):
+            raise Precondition(
+                f"{volume}: {reason}; stop all its pods on this node, and the next one gets it checked and "
+                "repaired. See the kernel's log for the cause"
+            )
         if published.mount_group and not published.read_only:
             ownership.apply_group(staging, int(published.mount_group), published.fs_group_change_policy)
         undo.add(f"bind at {published.path}", partial(_unbind, published))

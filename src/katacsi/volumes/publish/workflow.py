@@ -18,7 +18,7 @@ from katacsi.errors import (
     Precondition,
     VolumeInUse,
 )
-from katacsi.host import block, mount, targets
+from katacsi.host import block, mount, mountoptions, targets
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths, unused
@@ -254,7 +254,7 @@ def _require_same(former: Published | None, wanted: Published) -> None:
 
 def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> Published:
     capability = request.capability
-    flags = tuple(option for flag in capability.mount_flags for option in flag.split(",") if option)
+    flags = tuple(mountoptions.options(capability.mount_flags))
     return Published(
         path=request.target_path,
         volume_id=request.volume_id,
