@@ -24,11 +24,12 @@ import pytest
 
 from katacsi.csi.client import RpcError, csi
 from katacsi.testing import leaks
-from support import observed
+from support import observed, order
 from support.lifecycle import MIB, Life
 from support.zygote import AFTER, BEFORE, COMMAND_PAUSES_S, TORN, Zygote, ZygoteDriver
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Awaitable, Callable, Iterator
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,6 +60,8 @@ class Case:
         self.number = next(_numbers)
         self.lives: dict[str, Life] = {}
         self.snapshot_id = ""
+        #: Who has a device open beside the pods, like a guest that outlived its pod.
+        self.holder: io.FileIO | None = None
 
     def life(self, way: str, fs_type: str = "", *, called: str = "vol", **wishes: Any) -> Life:
         """Begin a volume."""
@@ -97,8 +100,14 @@ class Case:
         uid = json.loads((self.driver.pool / "pool.json").read_text())["uid"]
         return f"{kind}:default:{uid}:{name}"
 
+    def let_go(self) -> None:
+        """End whoever has the device open beside the pods."""
+        if self.holder is not None:
+            self.holder.close()
+
     async def tear_down(self) -> None:
         """Do what the kubelet and the sidecars do in the end; all of it succeeds and nothing is left."""
+        self.let_go()
         for life in reversed(self.lives.values()):
             life.volume_id = life.volume_id or self.id_of("v1", life.name)
             await life.unpublish()
@@ -162,6 +171,16 @@ def unpublished(way: str, fs_type: str = "", **wishes: Any) -> Callable[[Case], 
     async def prepare(case: Case) -> None:
         await published(way, fs_type, **wishes)(case)
         await case.vol.unpublish()
+
+    return prepare
+
+
+def held(way: str, fs_type: str = "", **wishes: Any) -> Callable[[Case], Awaitable[None]]:
+    """Unpublished, and its guest lives on, with the device open."""
+
+    async def prepare(case: Case) -> None:
+        await unpublished(way, fs_type, **wishes)(case)
+        case.holder = case.vol.device().open("rb", buffering=0)
 
     return prepare
 
@@ -274,6 +293,27 @@ async def unstage_copy(case: Case) -> Any:
     return await case.copy.unstage()
 
 
+@dataclass(frozen=True)
+class Refused:
+    """The answer of a call that has to be refused."""
+
+    code: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Look like any other answer."""
+        return {"refused": self.code}
+
+
+async def unstage_in_vain(case: Case) -> Refused:
+    try:
+        await case.vol.unstage()
+    except RpcError as error:
+        if not _is_held(error):
+            raise
+        return Refused(error.code)
+    raise AssertionError("somebody has the device open, and unstage said OK")
+
+
 async def delete(case: Case) -> Any:
     return await case.vol.delete()
 
@@ -319,6 +359,12 @@ async def restarted_pod(case: Case) -> None:
     await staged_again(case)
 
 
+async def published_to_the_next(case: Case) -> None:
+    """The guest has ended at last; the next pod finds its volume."""
+    case.let_go()
+    await staged_again(case)
+
+
 async def created_anew(case: Case) -> None:
     """After a delete that nobody answered the same name is wanted again."""
     await case.vol.create()
@@ -344,6 +390,15 @@ async def nothing_half(case: Case) -> None:
 async def holds_restaged(case: Case) -> None:
     await case.vol.stage()
     await holds(case)
+
+
+async def holds_and_lets_go(case: Case) -> None:
+    """Its device kept working; when the guest has ended, a pod gets the volume, and unstage succeeds."""
+    device = case.vol.device()
+    assert Path("/sys/block", device.name, "loop/autoclear").read_text() == "0\n"
+    await published_to_the_next(case)
+    await case.vol.unpublish()
+    await case.vol.unstage()
 
 
 async def copy_holds(case: Case) -> None:
@@ -379,7 +434,7 @@ CALLS = [
     Call("publish block", staged("block"), publish, unpublish, takes_bytes),
     Call(
         "publish by kata-runtime",
-        staged("direct", "ext4", mount_group="1234"),
+        staged("direct", "xfs", mount_group="1234"),
         publish,
         unpublish,
         takes_bytes,
@@ -399,6 +454,7 @@ CALLS = [
     Call("unstage direct", unpublished("direct", "ext4"), unstage, staged_again, holds_restaged),
     Call("unstage host", unpublished("host", "xfs"), unstage, staged_again, holds_restaged),
     Call("unstage block", unpublished("block"), unstage, staged_again, holds_restaged),
+    Call("unstage held", held("direct", "ext4"), unstage_in_vain, published_to_the_next, holds_and_lets_go),
     Call("expand direct", published("direct", "ext4"), grown(), restarted_pod, holds),
     Call("expand host", published("host", "xfs"), grown(), restarted_pod, holds),
     Call("expand block", published("block"), grown(), restarted_pod, holds),
@@ -561,6 +617,8 @@ async def crash(call: Call, case: Case, place: Crash) -> bool:
     if call.by_command:
         # Nothing can refuse a call because of it. Where a driver runs, systemd or the container ends it, too.
         await case.driver.command_ended()
+    broken = order.broken(case.driver, place.step)
+    assert not broken, "at that moment:\n" + "\n".join(broken)
     await case.driver.start()
     return True
 

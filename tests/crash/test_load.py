@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from katacsi.csi.client import RpcError
-from support import observed
+from support import observed, order
 from support.lifecycle import MIB, Life
 from support.zygote import Zygote, ZygoteDriver
 
@@ -262,13 +262,16 @@ async def test_lives_go_on_when_the_driver_is_killed_at_random_times(zygote, scr
     async with driver:
         callers = Callers(driver, random.Random(seed), may_fail=True)
         callers.up.set()
+        broken: list[str] = []
 
         async def killer() -> None:
             while True:
                 # Ever more seldom: on a busy machine a call may take longer than the first pauses.
                 await asyncio.sleep(0.1 + 0.4 * chance.random() + 0.02 * callers.seen["killed"])
                 callers.up.clear()
-                await driver.restart()
+                driver.kill()
+                broken.extend(order.broken(driver, f"kill {callers.seen['killed']}"))
+                await driver.start()
                 callers.seen["killed"] += 1
                 callers.up.set()
 
@@ -283,6 +286,7 @@ async def test_lives_go_on_when_the_driver_is_killed_at_random_times(zygote, scr
             killing.cancel()
         seconds = time.monotonic() - started
         note(f"{LIVES_WITH_KILLS} lives in {seconds:.1f} s: {dict(kinds)}; {dict(callers.seen)}")
+        assert not broken, "where the driver was killed:\n" + "\n".join(broken)
         await driver.restart()
         assert callers.seen["killed"] > 4
         assert not (left := observed.left(driver)), "leaked:\n" + "\n".join(left)

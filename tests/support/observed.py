@@ -76,7 +76,7 @@ def left(driver: ZygoteDriver) -> list[str]:
 
 _ALWAYS = {
     "pool": {"pool.json", ".lock", "volumes", "snapshots"},
-    "facts": {"published", "staged"},
+    "facts": {"frozen", "published", "staged"},
     "records": set(),
     "pods": set(),
     "staging": set(),
