@@ -28,3 +28,12 @@ def mounted_filesystem(scratch: Path, kind: str, size_mib: int, *options: str) -
         yield point
     finally:
         subprocess.run(["umount", point], check=True)
+
+
+def filled(point: Path) -> None:
+    """Fill a filesystem to its last block, as others do who store on it, too."""
+    for number, size in enumerate(("1M", "4k", "4k")):
+        # Reserved blocks come free when what is delayed was written, so again after a sync.
+        into = point / f".filling-{number}"
+        subprocess.run(["dd", "if=/dev/zero", f"of={into}", f"bs={size}"], check=False, capture_output=True)
+        subprocess.run(["sync", "-f", point], check=True)

@@ -173,6 +173,26 @@ def clone_file(src: Path, dst: Path) -> bool:
         os.close(source)
 
 
+def can_clone(file: Path) -> bool:
+    """Whether the filesystem of a file can share blocks, without taking room for it.
+
+    Asked to clone a file onto itself, one that can answers that the ranges overlap (ioctl_ficlone(2)).
+    """
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _linux.FICLONE, fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return True
+        if error.errno in _NO_CLONE:
+            return False
+        raise _linux.failure(f"clone {file} onto itself", error) from error
+    return True
+
+
 def copy_file(
     src: Path, dst: Path, on_progress: Callable[[int, int], None] | None = None, *, thick: bool = False
 ) -> None:

@@ -1,12 +1,12 @@
-"""CopyMode of disks: shared blocks where the filesystem can, else every byte."""
+"""Copies of disks: shared blocks where the filesystem can, else every byte."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from katacsi.backends.loopfile.layout import CUT
+from katacsi.backends.loopfile.layout import CUT, IDENTITY
 from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation, CopyMode
-from katacsi.errors import HostError, PoolUnavailable
+from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
 from katacsi.host import block, files, loopdevices, sizedfiles
 
 if TYPE_CHECKING:
@@ -33,11 +33,16 @@ class Copier:
         if self._mode is CopyMode.FULL:
             return
         original, copy = directory / _PROBE, directory / _PROBE_COPY
-        files.ensure_absent(copy)
-        files.write_atomically(original, bytes(SECTOR_SIZE), durable=False)
-        self.reflink = sizedfiles.clone_file(original, copy)
-        files.ensure_absent(copy)
-        files.ensure_absent(original)
+        try:
+            files.ensure_absent(copy)
+            files.write_atomically(original, bytes(SECTOR_SIZE), durable=False)
+            self.reflink = sizedfiles.clone_file(original, copy)
+        except OutOfSpace:
+            # A start must not need room: volumes could not be deleted any more.
+            self.reflink = sizedfiles.can_clone(directory / IDENTITY)
+        finally:
+            files.ensure_absent(copy)
+            files.ensure_absent(original)
         if self._mode is CopyMode.REFLINK and not self.reflink:
             raise PoolUnavailable(
                 f"{directory}: its filesystem cannot share blocks, and the setting is `copies: reflink`; use "

@@ -1,7 +1,9 @@
 """Where a pool keeps what: `volumes/<name>/` and `snapshots/<name>/`, each a folder with a record and a disk.
 
 A folder under its plain name is complete. `.creating-<name>` is not an object yet and `.deleting-<name>` is
-none any more; either may be removed when nobody works on it.
+none any more; either may be removed when nobody works on it. So may one whose record is called `.gone` (in a
+full pool a new name can have no room, but a record can be renamed to as short a name in its own folder), and
+one that is empty, at a start.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.errors import HostError
+from katacsi.errors import HostError, OutOfSpace
 from katacsi.host import directories, files
 from katacsi.model import is_storage_name
 
@@ -25,6 +27,8 @@ CUT = "cut.img"
 
 _CREATING = ".creating-"
 _DELETING = ".deleting-"
+#: No longer than the names of records.
+_GONE = ".gone"
 
 
 # Each is asked for a dozen times in the life of a volume, and to put one together costs more than a look
@@ -62,6 +66,8 @@ class ObjectFolder:
         """Give an empty folder in which the object can be built; what a crash left of it is removed."""
         building = self.directory / f"{_CREATING}{name}"
         self._clear(building)
+        if self.is_gone(name):
+            self.finish_removal(name)
         directories.ensure_directory(building)
         return building
 
@@ -74,15 +80,60 @@ class ObjectFolder:
         self._clear(self.directory / f"{_CREATING}{name}")
 
     def remove(self, name: str) -> None:
-        """Remove the object: after the rename it is gone, whatever becomes of its bytes."""
-        dying = self.directory / f"{_DELETING}{name}"
+        """Remove the object, with whatever lies in its folder: after a rename it is gone.
+
+        Room is needed for nothing: not for a name, where the filesystem is full, nor for a block.
+        """
+        dying = self._dying(name)
         self._clear(dying)
-        directories.rename(self.home(name), dying)
+        try:
+            directories.rename(self.home(name), dying)
+        except OutOfSpace:
+            self._give_up(name)
         directories.remove_tree(dying)
+
+    def is_gone(self, name: str) -> bool:
+        """Whether the object was removed, and what is left of it in its folder is nobody's."""
+        return (self.home(name) / _GONE).exists()
+
+    def is_empty(self, name: str) -> bool:
+        """Whether the object's folder holds nothing, neither a record nor bytes."""
+        home = self.home(name)
+        return home.is_dir() and not directories.list_directory(home)
 
     def finish_removal(self, name: str) -> None:
         """Free the bytes of an object whose removal stopped half-way."""
-        self._clear(self.directory / f"{_DELETING}{name}")
+        if self.is_gone(name):
+            self._empty(name)
+        self._clear(self._dying(name))
+
+    def _give_up(self, name: str) -> None:
+        """Remove an object in a filesystem that has no room for its name as a dying one."""
+        home = self.home(name)
+        try:
+            directories.rename(self.record(name), home / _GONE)
+        except OutOfSpace:
+            # Not even that (XFS with parent pointers). The object is still one until its folder has another
+            # name, so a call that is repeated after a crash finds it, and ends here.
+            files.ensure_absent(self.disk(name))
+            directories.rename(home, self._dying(name))
+        else:
+            self._empty(name)
+
+    def _empty(self, name: str) -> None:
+        """Free the bytes of an object that is gone; its folder has room for its last name then."""
+        home = self.home(name)
+        for file in (DISK, CUT):
+            files.ensure_absent(home / file)
+        try:
+            directories.rename(home, self._dying(name))
+        except OutOfSpace:
+            # Its bytes gave no room for a name. In this order: an empty folder goes at the next start.
+            files.ensure_absent(home / _GONE)
+            directories.ensure_directory_absent(home)
+
+    def _dying(self, name: str) -> Path:
+        return self.directory / f"{_DELETING}{name}"
 
     def half_done(self) -> list[Path]:
         """Give the folders of objects that are not complete."""
@@ -94,7 +145,7 @@ class ObjectFolder:
 
     def discard(self, half_done: Path) -> bool:
         """Remove a folder of `half_done`; False, nothing removed, if it holds what katacsi never makes."""
-        ours = {self.record_name, DISK, CUT}
+        ours = {self.record_name, DISK, CUT, _GONE}
         for entry in directories.list_directory(half_done):
             if entry not in ours and not entry.startswith(files.TEMPORARY_PREFIX):
                 return False

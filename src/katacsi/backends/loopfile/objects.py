@@ -49,7 +49,7 @@ class LoopfileObjects(Generic[AnyRecord]):
         data = files.read(path)
         if data is not None:
             return self._parsed(path, data)
-        if path.parent.exists():
+        if path.parent.exists() and not self.folder.is_gone(name):
             raise CorruptRecord(
                 f"{path.parent}: has no {path.name}; restore it from a backup, or move the folder away"
             )
