@@ -6,6 +6,8 @@ import pytest
 
 from katacsi.backends.api import CreateRequest, Facts, FormatState, PoolContext, SizeRange
 from katacsi.backends.lvm import LvmBackend, commands
+from katacsi.backends.lvm.objects import LvmObjects
+from katacsi.backends.lvm.settings import Wipe
 from katacsi.errors import (
     AlreadyExists,
     CorruptRecord,
@@ -19,6 +21,7 @@ from katacsi.errors import (
 )
 from katacsi.model import MIB
 from support.lvm_metadata import VG, volume_group
+from support.pools import filled, mounted_filesystem
 
 UUID = "6b1f2a52-0e5c-4c8e-9a53-000000000001"
 
@@ -31,6 +34,19 @@ def request(name, required=8 * MIB, limit=0, **parameters):
 def vg(scratch, monkeypatch):
     with volume_group(scratch, monkeypatch) as made:
         yield made
+
+
+@pytest.fixture
+def wiped(monkeypatch):
+    """The LVs whose bytes were wiped; without a kernel's part there are none to wipe."""
+    names = []
+
+    async def wipe(self, entry):
+        if entry.record.wipe is not Wipe.NONE:
+            names.append(entry.lv.name)
+
+    monkeypatch.setattr(LvmObjects, "wipe", wipe)
+    return names
 
 
 async def test_a_volume_is_its_lv(vg):
@@ -331,6 +347,36 @@ async def test_lvm_hears_nothing_of_the_hosts_configuration(vg):
     assert environment["LVM_SUPPRESS_FD_WARNINGS"] == "1"
 
 
+#: What a host may have told its own LVM; each of these would keep our pool from working.
+HOST_CONFIGURATIONS = {
+    "filter": 'devices { filter = [ "r|.*|" ] global_filter = [ "r|.*|" ] }',
+    "format": 'report { output_format = "json_std" }',
+    "units": 'global { units = "h" suffix = 1 }',
+    "names": 'log { command_names = 1 prefix = "  " }',
+    "read-only": "global { metadata_read_only = 1 }",
+    "broken": "devices {",
+}
+
+
+@pytest.mark.parametrize("archived", [True, False], ids=["archived", "not archived"])
+@pytest.mark.parametrize("said", HOST_CONFIGURATIONS.values(), ids=HOST_CONFIGURATIONS.keys())
+async def test_the_hosts_configuration_does_not_reach_ours(vg, monkeypatch, said, archived):
+    """Not from the folder of the backups, which may be LVM's own, nor from the environment of katacsi."""
+    etc = vg.folder / "etc-lvm"
+    for folder in (etc, etc / "backup", etc / "archive"):
+        folder.mkdir()
+    for name in ("lvm.conf", "lvmlocal.conf"):
+        (etc / name).write_text(f"{said}\n")
+    monkeypatch.setenv("LVM_SYSTEM_DIR", str(etc))
+    pool = await vg.start(archive_directory=etc if archived else None)
+    volume = await pool.create(request("a"))
+    assert await pool.get(volume.id) == volume
+    assert (await pool.capacity({})).available_bytes % (4 * MIB) == 0
+    await pool.delete(volume.id)
+    assert vg.lvs() == {}
+    assert (etc / "backup" / VG).exists() is archived
+
+
 async def test_metadata_can_be_archived(vg):
     """With a folder for them, LVM keeps what vgcfgrestore needs to undo an accident."""
     folder = vg.folder / "archive"
@@ -338,6 +384,40 @@ async def test_metadata_can_be_archived(vg):
     await pool.create(request("a"))
     assert "kv-a" in (folder / "backup" / VG).read_text()
     assert list((folder / "archive").glob(f"{VG}_*.vg"))
+
+
+@pytest.mark.gate("delete-needs-no-room")
+async def test_a_full_folder_for_backups_keeps_nothing_from_being_deleted(vg, wiped):
+    """LVM changes nothing without a backup where one is asked for; what frees room goes without."""
+    with mounted_filesystem(vg.folder, "tmpfs", 1) as folder:
+        pool = await vg.start(archive_directory=folder)
+        volume = await pool.create(request("a", wipe="signatures"))
+        filled(folder)
+        with pytest.raises(HostError):
+            await pool.create(request("b"))
+        await pool.delete(volume.id)
+        assert vg.lvs() == {}
+        assert wiped == ["kv-a"]
+
+
+@pytest.mark.gate("delete-needs-no-room")
+@pytest.mark.parametrize("wipe", ["none", "signatures"])
+async def test_a_group_without_room_for_metadata_lets_volumes_go(scratch, monkeypatch, wiped, wipe):
+    """Each tag takes room in LVM's metadata: one that says that an LV is dying, too. It goes without."""
+    with volume_group(scratch, monkeypatch, "--metadatasize", "64k", "--dataalignment", "64k") as vg:
+        pool = await vg.start()
+        volumes = [await pool.create(request(name, wipe=wipe)) for name in ("a", "b")]
+        vg.lvm("lvcreate", "--name", "others", "--extents", "1", VG)
+        for length in (1000, 100, 10, 1):
+            number = 0
+            while vg.takes_tag(f"{length}-{number}".ljust(length, "x")):
+                number += 1
+        with pytest.raises(OutOfSpace, match=f"volume group {VG}.*metadata"):
+            await pool.create(request("c"))
+        for volume in volumes:
+            await pool.delete(volume.id)
+        assert set(vg.lvs()) == {"others"}
+        assert wiped == ([] if wipe == "none" else ["kv-a", "kv-b"])
 
 
 async def test_stripes_are_at_most_an_extent(vg):

@@ -64,13 +64,13 @@ def program(folder: Path) -> Path:
 class Metadata:
     """A volume group that exists on disk and not in the kernel."""
 
-    def __init__(self, folder: Path, disks: list[Path]) -> None:
+    def __init__(self, folder: Path, disks: list[Path], *options: str) -> None:
         self.folder = folder
         self.disks = disks
         self.program = program(folder)
         self.active: set[str] = set()
         self.backends: list[LvmBackend] = []
-        self.lvm("pvcreate", "--yes", *disks)
+        self.lvm("pvcreate", "--yes", *options, *disks)
         self.lvm("vgcreate", "--yes", VG, *disks)
         self.forget()
 
@@ -87,13 +87,19 @@ class Metadata:
 
     def lvm(self, *words: str | Path) -> str:
         """Do something by hand, as an operator does."""
+        answer = self.answer(*words)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    def answer(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Do something by hand that may fail."""
         accepted = ", ".join(f'"a|^{disk}$|"' for disk in self.disks)
         configuration = (
             f'devices {{ global_filter = [ {accepted}, "r|.*|" ] use_devicesfile = 0 hints = "none" }} '
             f'global {{ locking_dir = "{self.folder}/lock" }} activation {{ udev_sync = 0 monitoring = 0 }} '
             "backup { backup = 0 archive = 0 }"
         )
-        answer = subprocess.run(
+        return subprocess.run(
             [self.program, *words, "--config", configuration],
             env={"LVM_SYSTEM_DIR": "", "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             stdin=subprocess.DEVNULL,
@@ -101,8 +107,12 @@ class Metadata:
             text=True,
             check=False,
         )
-        assert answer.returncode == 0, answer.stderr
-        return answer.stdout
+
+    def takes_tag(self, tag: str) -> bool:
+        """Write a tag on the LV `others`; False: there is no room for it in the metadata."""
+        answer = self.answer("lvchange", "--addtag", tag, f"{VG}/others")
+        assert answer.returncode == 0 or "exceeds maximum metadata size" in answer.stderr, answer.stderr
+        return answer.returncode == 0
 
     def lvs(self) -> dict[str, set[str]]:
         """Give the names and tags of all LVs, as they are on disk."""
@@ -134,14 +144,16 @@ class Metadata:
 
 
 @contextlib.contextmanager
-def volume_group(scratch: Path, monkeypatch: pytest.MonkeyPatch, disks: int = 2) -> Iterator[Metadata]:
+def volume_group(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, *options: str, disks: int = 2
+) -> Iterator[Metadata]:
     """Make a volume group on loop devices, and the kernel's part out of a set of names."""
     with contextlib.ExitStack() as stack:
         devices = []
         for number in range(disks):
             file = blockdevices.sparse_file(scratch / f"disk{number}", 256 << 20)
             devices.append(stack.enter_context(blockdevices.loop_device(file)))
-        metadata = Metadata(scratch, devices)
+        metadata = Metadata(scratch, devices, *options)
         _pretend(metadata.active, monkeypatch)
         try:
             yield metadata

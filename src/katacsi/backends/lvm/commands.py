@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 #: LVM's exit code for whatever failed: absent, taken, no room, nothing to do. What it was, a new report says.
 _FAILED: Final = 5
 
+#: Where LVM looks for lvm.conf, lvmlocal.conf, tags' files and profiles. An empty name forbids them all, but
+#: backups of metadata with them; so those come with a folder in which nobody can make a file.
+_NO_FILES: Final = "/sys/kernel"
+
 #: Devices on which guests, or other storage, keep volume groups that are no business of the host.
 _FOREIGN: Final = ("loop", "rbd", "drbd", "nbd", "zram", "zd")
 
@@ -37,9 +41,10 @@ _HOST_ROOT: Final = Path("/proc/1/root")
 _VERSION: Final = re.compile(r"LVM version:\s*(\S+)")
 _NO_ROOM = re.compile(
     r"insufficient (free space|suitable|allocatable)|not enough free|no free (extents|space)|"
-    r"free space is not sufficient|metadata too large|Unable to allocate extents",
+    r"free space is not sufficient|Unable to allocate extents",
     re.IGNORECASE,
 )
+_NO_METADATA_ROOM = re.compile(r"metadata too large|exceeds maximum metadata size", re.IGNORECASE)
 
 
 class Lvm:
@@ -106,6 +111,11 @@ def explained(error: command.CommandError) -> KatacsiError:
     if isinstance(error, command.CommandTimeout) or not said:
         return error
     message = f"lvm: {'; '.join(said)}"
+    if _NO_METADATA_ROOM.search(message):
+        return OutOfSpace(
+            f"the metadata area of its disks is full ({message}); delete volumes or snapshots, take tags "
+            "off, or replace the disks by such with a larger one (pvcreate --metadatasize)"
+        )
     if _NO_ROOM.search(message):
         return OutOfSpace(f"{message}; delete volumes, or enlarge the volume group (vgextend)")
     return HostError(message)
@@ -114,9 +124,8 @@ def explained(error: command.CommandError) -> KatacsiError:
 def environment(settings: LvmSettings) -> dict[str, str]:
     """Give LVM's environment."""
     variables = {
-        # English messages; "no configuration file at all" unless metadata backups need a folder.
-        "LC_ALL": "C",
-        "LVM_SYSTEM_DIR": str(settings.archive_directory or ""),
+        "LC_ALL": "C",  # English messages
+        "LVM_SYSTEM_DIR": _NO_FILES if settings.archive_directory else "",
         "LVM_SUPPRESS_FD_WARNINGS": "1",
     }
     if not udev_is_there(settings):

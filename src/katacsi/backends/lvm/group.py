@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from katacsi.backends.common import refusals
 from katacsi.backends.common.poollock import PoolLock
 from katacsi.backends.lvm import names
-from katacsi.errors import PoolUnavailable
+from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
@@ -128,10 +128,25 @@ class VolumeGroup:
         self.check_writable()
         try:
             await self._lvm.run(*words)
+        except OutOfSpace as error:
+            raise OutOfSpace(f"pool {self.pool!r} (volume group {self.name}): {error.message}") from error
         finally:
             # Also after a failure: part of it may be done.
             self._changes += 1
             self._known = None
+
+    async def run_freeing(self, *words: str) -> None:
+        """Run a command that frees room: a folder without room for backups of the metadata is no hindrance.
+
+        Raises:
+            OutOfSpace, HostError: as `Lvm.run`.
+        """
+        try:
+            await self.run(*words)
+        except HostError:
+            if self._settings.archive_directory is None:
+                raise
+            await self.run(words[0], "--autobackup", "n", *words[1:])
 
     async def activate(self, lv_name: str, *, active: bool) -> None:
         """Have an LV's device made or taken away; the metadata, and what is known of it, stay.
@@ -153,8 +168,12 @@ class VolumeGroup:
         self.check_writable()
         await self._lvm.run("lvchange", "--yes", "--refresh", self.path(lv_name))
 
-    async def change_tags(self, lv: Lv, removed: Collection[str], added: Collection[str]) -> Lv:
+    async def change_tags(
+        self, lv: Lv, removed: Collection[str], added: Collection[str], *, freeing: bool = False
+    ) -> Lv:
         """Replace tags of an LV in one commit; give the LV with them.
+
+        `freeing` as for `run_freeing`.
 
         Raises:
             HostError: as `Lvm.run`.
@@ -162,7 +181,8 @@ class VolumeGroup:
         known, changes = self._known, self._changes
         words = [word for tag in sorted(removed) for word in ("--deltag", tag)]
         words += [word for tag in sorted(added) for word in ("--addtag", tag)]
-        await self.run("lvchange", "--yes", *words, self.path(lv.name))
+        run = self.run_freeing if freeing else self.run
+        await run("lvchange", "--yes", *words, self.path(lv.name))
         changed = dataclasses.replace(lv, tags=(lv.tags - frozenset(removed)) | frozenset(added))
         if known is not None and known.lvs.get(lv.name) == lv and self._changes == changes + 1:
             # The command is one commit and nobody else's came between, so no report would say more.

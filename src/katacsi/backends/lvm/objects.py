@@ -12,7 +12,14 @@ from katacsi.backends.lvm import capacity, tags
 from katacsi.backends.lvm.layout import Layout
 from katacsi.backends.lvm.settings import Wipe, Zero
 from katacsi.backends.lvm.tags import Kind, Record, State
-from katacsi.errors import AlreadyExists, CorruptRecord, HostError, NotFound, OutOfSpace, PoolUnavailable
+from katacsi.errors import (
+    AlreadyExists,
+    CorruptRecord,
+    HostError,
+    NotFound,
+    OutOfSpace,
+    PoolUnavailable,
+)
 from katacsi.host import block, command, devicebytes
 from katacsi.host.offloop import off_loop
 from katacsi.model import MIB, VolumeId
@@ -243,6 +250,17 @@ class LvmObjects:
         lv = entry.lv if old == new else await self.group.change_tags(entry.lv, old - new, new - old)
         return Entry(lv, record)
 
+    async def give_up(self, entry: Entry) -> Entry:
+        """Say on an LV that its removal began: whatever crashes now, it is no object any more."""
+        dying = entry.record.with_(state=State.DELETING)
+        old, new = entry.record.tags(), dying.tags()
+        try:
+            lv = await self.group.change_tags(entry.lv, old - new, new - old, freeing=True)
+        except OutOfSpace:
+            # No room for a longer word. After a crash it is removed by whoever asks for it again.
+            lv = entry.lv
+        return Entry(lv, dying)
+
     async def remove(self, lv: Lv) -> None:
         """Remove an LV; gone already is success.
 
@@ -251,7 +269,7 @@ class LvmObjects:
         """
         await self.devices.check_unused(lv)
         try:
-            await self.group.run("lvremove", "--yes", self.group.path(lv.name))
+            await self.group.run_freeing("lvremove", "--yes", self.group.path(lv.name))
         except HostError:
             if lv.name not in (await self.group.read()).lvs:
                 return

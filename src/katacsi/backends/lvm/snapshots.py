@@ -175,7 +175,7 @@ class LvmSnapshots:
         await self._devices.check_unused(entry.lv)
         if entry.record.wipe is not Wipe.NONE and entry.record.state is not State.CREATING:
             async with self._group.changing():
-                entry = await self._objects.write(entry, entry.record.with_(state=State.DELETING))
+                entry = await self._objects.give_up(entry)
             await self._objects.wipe(entry)
         await self._objects.remove(entry.lv)
 

@@ -259,7 +259,7 @@ class LvmVolumes:
                     "wait for the copy that is being made, or lvremove them"
                 )
             if entry.record.wipe is not Wipe.NONE and entry.record.state is State.READY:
-                entry = await self._objects.write(entry, entry.record.with_(state=State.DELETING))
+                entry = await self._objects.give_up(entry)
         await self.finish_removal(entry)
 
     async def finish_removal(self, entry: Entry) -> None:
