@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -193,3 +195,52 @@ def test_a_missing_volume_is_an_error(scratch):
     for name in ("missing", "file"):
         with pytest.raises(HostError, match=name):
             ownership.apply_group(scratch / name, GID, "Always")
+
+
+def open_descriptors():
+    """Count what this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def immutable(scratch):
+    """A tree with a file and a directory that even root cannot change."""
+    root = scratch / "tree"
+    stuck = [root / "a" / "stuck", root / "b"]
+    (root / "a").mkdir(parents=True)
+    (root / "b").mkdir()
+    for file in (root / "a" / "stuck", root / "a" / "free", root / "b" / "inner", root / "z"):
+        file.write_text("x")
+    for path in stuck:
+        subprocess.run(["chattr", "+i", path], check=True)
+    yield root
+    for path in stuck:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
+@pytest.mark.gate("one-stubborn-file-fails-nothing")
+def test_a_file_that_resists_fails_nothing_and_leaks_nothing(immutable):
+    """All other files get the group, and no descriptor stays open in the volume."""
+    before = open_descriptors()
+    assert ownership.apply_group(immutable, GID, "Always")
+    changed = {path.name for path in immutable.rglob("*") if path.lstat().st_gid == GID}
+    assert changed == {"a", "free", "inner", "z"}
+    assert immutable.stat().st_gid == GID
+    assert open_descriptors() == before
+
+
+def test_a_walk_that_fails_leaks_nothing(scratch, monkeypatch):
+    """What concerns the whole volume ends the walk, and every descriptor is closed."""
+    (scratch / "a" / "b").mkdir(parents=True)
+    for number in range(50):
+        (scratch / "a" / "b" / str(number)).write_text("x")
+    before = open_descriptors()
+
+    def fails(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(ownership.os, "chown", fails)
+    with pytest.raises(HostError, match="Read-only") as kept:  # with its traceback, which holds the frames
+        ownership.apply_group(scratch, GID, "Always")
+    assert open_descriptors() == before
+    assert kept.tb is not None

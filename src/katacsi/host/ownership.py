@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
+
+import structlog
 
 from katacsi.errors import HostError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+log = structlog.get_logger(__name__)
 
 #: A pod's `fsGroupChangePolicy`; "None" leaves everything as it is.
 Policy = Literal["OnRootMismatch", "Always", "None"]
@@ -18,6 +20,9 @@ Policy = Literal["OnRootMismatch", "Always", "None"]
 # kubernetes, pkg/volume/volume_linux.go: rwMask, execMask
 _READ_WRITE: Final = 0o660
 _SEARCH: Final = 0o110
+
+#: What says something of one file, and nothing of the others.
+_ONE_FILE_ONLY: Final = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL)
 
 
 def apply_group(root: Path, gid: int, policy: Policy) -> bool:
@@ -35,8 +40,11 @@ def apply_group(root: Path, gid: int, policy: Policy) -> bool:
     Returns:
         whether the tree was walked.
 
+    A file that resists (immutable) or is removed meanwhile is passed over, as the kubelet does; how many, and
+    one of them, is logged.
+
     Raises:
-        HostError: a file could not be changed.
+        HostError: the root could not be changed, or what is wrong concerns more than one file (read-only).
 
     Source: https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/volume/volume_linux.go
     """
@@ -48,12 +56,15 @@ def apply_group(root: Path, gid: int, policy: Policy) -> bool:
             facts = os.fstat(descriptor)
             if policy == "OnRootMismatch" and _root_matches(facts, gid):
                 return False
-            _walk(descriptor, gid)
+            left = _walk(descriptor, gid)
         finally:
             os.close(descriptor)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        raise HostError(f"{root}: cannot be given to group {gid}: {what}") from error
+        raise HostError(f"{root}: cannot be given to group {gid}: {error.strerror}") from error
+    if left.count:
+        log.warning(
+            "files keep their group", root=str(root), group=gid, files=left.count, example=left.example
+        )
     return True
 
 
@@ -62,34 +73,72 @@ def _root_matches(facts: os.stat_result, gid: int) -> bool:
     return facts.st_gid == gid and facts.st_mode & wanted == wanted
 
 
-def _walk(root: int, gid: int) -> None:
+class _Left:
+    """The files that could not be changed: how many, and one of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.example = ""
+
+    def note(self, name: str, error: OSError) -> None:
+        """Take note of a file that stays as it is; raise what concerns more than this file."""
+        if error.errno == errno.ENOENT:  # removed meanwhile
+            return
+        if error.errno not in _ONE_FILE_ONLY:
+            raise error
+        self.count += 1
+        self.example = self.example or f"{name}: {error.strerror}"
+
+
+def _walk(root: int, gid: int) -> _Left:
     """Change a tree, each directory after what it holds.
 
     Directories are entered by descriptor, never by path, so a name that is replaced by a link meanwhile
     leads nowhere; and without recursion, since trees may be deeper than Python's stack.
     """
-    ours = _mount_id(root)
-    open_directories = [(os.dup(root), _entries(root))]
+    ours, left = _mount_id(root), _Left()
+    open_directories = [_Directory(os.dup(root), ".")]
     try:
         while open_directories:
-            directory, names = open_directories[-1]
-            name = next(names, None)
-            if name is None:
-                _change(directory, gid)
-                os.close(open_directories.pop()[0])
+            directory = open_directories[-1]
+            if (name := next(directory.names, None)) is None:
+                _change_or_note(
+                    directory.descriptor, directory.name, gid, left, last=len(open_directories) == 1
+                )
+                open_directories.pop().close()
                 continue
-            entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.descriptor)
+            except OSError as error:
+                left.note(name, error)
+                continue
             try:
                 if not stat.S_ISDIR(os.fstat(entry).st_mode):
-                    _change(entry, gid)
+                    _change_or_note(entry, name, gid, left)
                 elif _mount_id(entry) == ours:
                     inner = os.open(f"/proc/self/fd/{entry}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                    open_directories.append((inner, _entries(inner)))
+                    open_directories.append(_Directory(inner, name))
             finally:
                 os.close(entry)
     finally:
-        for directory, _ in open_directories:
-            os.close(directory)
+        for directory in open_directories:
+            directory.close()
+    return left
+
+
+class _Directory:
+    """A directory that is being walked, and the names in it; both are closed together."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.descriptor = descriptor
+        self.name = name
+        # scandir keeps a descriptor of its own, which an error on the way must not leave open.
+        self._entries = os.scandir(descriptor)
+        self.names = (entry.name for entry in self._entries)
+
+    def close(self) -> None:
+        self._entries.close()
+        os.close(self.descriptor)
 
 
 def _mount_id(descriptor: int) -> str:
@@ -98,9 +147,14 @@ def _mount_id(descriptor: int) -> str:
     return facts.partition("mnt_id:")[2].split(maxsplit=1)[0]
 
 
-def _entries(directory: int) -> Iterator[str]:
-    with os.scandir(directory) as entries:
-        yield from (entry.name for entry in entries)
+def _change_or_note(descriptor: int, name: str, gid: int, left: _Left, *, last: bool = False) -> None:
+    """Change one file; note it where it resists. The root, which is the last, has to be changed."""
+    try:
+        _change(descriptor, gid)
+    except OSError as error:
+        if last:
+            raise
+        left.note(name, error)
 
 
 def _change(descriptor: int, gid: int) -> None:
