@@ -197,11 +197,6 @@ def test_a_missing_volume_is_an_error(scratch):
             ownership.apply_group(scratch / name, GID, "Always")
 
 
-def open_descriptors():
-    """Count what this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 @pytest.fixture
 def immutable(scratch):
     """A tree with a file and a directory that even root cannot change."""

@@ -110,8 +110,8 @@ async def test_mount_flags_are_honoured(volume):
 
 
 async def test_an_impossible_mount_flag_leaves_nothing(node, volume):
-    """A flag that the filesystem does not know fails the publish, which takes back what it did."""
-    pvc = volume(mount_flags=("frobnicate",))
+    """A value that the filesystem does not take fails the publish, which takes back what it did."""
+    pvc = volume(mount_flags=("commit=often",))
     await pvc.create()
     await pvc.stage()
     with pytest.raises(HostError):
