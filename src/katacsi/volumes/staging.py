@@ -118,7 +118,12 @@ class Staging:
             if devices and not stagings:
                 await off_loop(unused.require_no_record, self._context.writer, parsed, devices)
             await off_loop(_release_mounts, parsed, staging_path, devices)
-            await stack.detach()
+            try:
+                await stack.detach()
+            except VolumeInUse:
+                # Truthfully: of a mount in another namespace no descriptor tells.
+                await off_loop(unused.require_not_mounted_elsewhere, parsed, devices)
+                raise
             for staged in stagings:
                 await off_loop(self._marks.remove, staged)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from katacsi.directvolume import guard
 from katacsi.errors import HostError, VolumeInUse
-from katacsi.host import block, holders, mount
+from katacsi.host import block, holders, mount, namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Sequence
@@ -39,6 +39,20 @@ def require_unheld(volume_id: VolumeId, devices: Sequence[Device]) -> None:
                 f"volume {volume_id}: its device {device.path} is held by {holder}, so a pod or a virtual "
                 "machine that outlived its pod may still write to it. End that process (for a leftover "
                 "virtual machine: kill it; its sandbox is gone for the container runtime), then retry"
+            )
+
+
+def require_not_mounted_elsewhere(volume_id: VolumeId, devices: Sequence[Device]) -> None:
+    """Refuse while another mount namespace has the filesystem mounted; for a volume that is unmounted here.
+
+    Raises:
+        VolumeInUse: with the process and the mount point.
+    """
+    for device in devices:
+        for elsewhere in namespaces.mounted_elsewhere(block.device_number(device.path)):
+            raise VolumeInUse(
+                f"volume {volume_id}: is still {elsewhere}; end that process, or unmount it there "
+                f"(nsenter -t {elsewhere.pid} -m umount {elsewhere.mount_point})"
             )
 
 

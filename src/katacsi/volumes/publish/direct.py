@@ -18,7 +18,7 @@ from katacsi.errors import CorruptRecord, KatacsiError, Precondition, VolumeInUs
 from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
 from katacsi.host.rootgroup import ensure_root_group
-from katacsi.volumes import capabilities, soundness
+from katacsi.volumes import capabilities, soundness, unused
 
 if TYPE_CHECKING:
     from katacsi.directvolume.writer import DirectVolumeWriter
@@ -136,6 +136,8 @@ def _take_off_host(volume: NodeVolume, published: Published) -> None:
             raise VolumeInUse(
                 f"{volume}: is mounted on this host at {left[0].target}; a guest cannot have it too"
             )
+    if not volume.untouched:
+        unused.require_not_mounted_elsewhere(volume.id, volume.devices)
 
 
 def _withdraw_guard(published: Published) -> None:
