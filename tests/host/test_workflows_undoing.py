@@ -50,7 +50,7 @@ async def test_an_id_that_was_never_given_out(node, volume_id):
 
 @pytest.mark.gate("unpublish-from-the-path-alone")
 async def test_unpublish_from_the_path_alone(node, pvc):
-    """Without any fact of this boot, what the kernel shows at the path is enough to clear it up."""
+    """Without any mark of this boot, what the kernel shows at the path is enough to clear it up."""
     await pvc.up()
     await node.restart_without_facts()
     await pvc.unpublish()

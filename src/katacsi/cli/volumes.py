@@ -99,7 +99,7 @@ async def _list(loaded: Settings, only: str | None) -> tuple[list[View], list[Ka
     if not chosen:
         known = ", ".join(pool.name for pool in pools)
         raise SettingsError(f"--pool {only}: there is no such pool; the configuration has {known}")
-    state = _state(loaded)
+    state = await _state(loaded)
     found: list[View] = []
     errors: list[KatacsiError] = []
     try:
@@ -131,7 +131,7 @@ async def _show(loaded: Settings, wanted: str) -> tuple[View, Detail]:
         condition = await backend.condition(volume.id)
         device = await backend.attached(volume.id)
         backend_name = next(pool.backend_name for pool in pools if pool.name == volume.id.pool)
-        view = _view(_state(loaded), replace(volume, condition=condition))
+        view = _view(await _state(loaded), replace(volume, condition=condition))
         return view, Detail(backend_name, device)
     finally:
         await pools.close()
@@ -171,11 +171,11 @@ async def _by_name(pools: Pools, wanted: str) -> tuple[Backend, Volume]:
     raise NotFound(f"volume {wanted!r}: no pool has a volume of this name; see `katacsi volumes list`")
 
 
-def _state(loaded: Settings) -> Marks:
+async def _state(loaded: Settings) -> Marks:
     """Read the driver's marks of this boot; without any, nothing was staged. Nothing is made here."""
     state = Marks(loaded.state_path)
     if all((loaded.state_path / folder).is_dir() for folder in ("published", "staged")):
-        state.load()
+        await state.load()
     return state
 
 

@@ -35,7 +35,7 @@ class Recorded:
 
     Attributes:
         entry: what it says.
-        ours: whether this driver published it, by its facts of this boot; `None`: no configuration was given.
+        ours: whether this driver published it, by its marks of this boot; `None`: no configuration was given.
         target_there: whether the path that it is for exists; `None`: nobody could look.
         device_there: likewise of the device that it names.
         device_number: that of its device, where it is one.
@@ -92,7 +92,7 @@ def _number(path: str, files: HostFiles) -> int:
 
 
 def _is_ours(target: str, settings: Settings | None) -> bool | None:
-    """Whether the driver's facts of this boot name the target; a record without one is somebody else's."""
+    """Whether the driver's marks of this boot name the target; a record without one is somebody else's."""
     if settings is None:
         return None
     fact = settings.state_path / "published" / marks.file_name(target)

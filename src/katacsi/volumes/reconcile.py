@@ -1,6 +1,6 @@
 """What a start finds left over from before: pods that went while nobody listened, freezes that a crash kept.
 
-Only what a fact of this boot names is ours; other people's records in the shared root are not even read.
+Only what a mark of this boot names is ours; other people's records in the shared root are not even read.
 """
 
 from __future__ import annotations

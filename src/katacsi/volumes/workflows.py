@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.host.offloop import off_loop
 from katacsi.volumes.copies import Copies
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.formatting import Formatter
@@ -72,7 +71,7 @@ class Workflows:
     async def start(self) -> None:
         """Open the pools, read this boot's facts, and clear up what no call will come back for."""
         await self.context.pools.start()
-        await off_loop(self.context.marks.load)
+        await self.context.marks.load()
         await reconcile(self.context, self.publishing)
 
     async def close(self) -> None:

@@ -51,10 +51,10 @@ def staged(path="/staging/1", volume_id="v1:default:0a1b2c3d:pvc-1"):
     )
 
 
-def loaded(directory):
+async def loaded(directory):
     """Start a process on this directory."""
     state = Marks(directory)
-    state.load()
+    await state.load()
     return state
 
 
@@ -73,18 +73,18 @@ async def test_facts_outlive_the_process(path, flags, read_only):
     """What one process remembers the next one reads, byte for byte."""
     fact = published(path, mount_flags=flags, read_only=read_only)
     with tempfile.TemporaryDirectory() as directory:
-        (loaded(Path(directory))).add(fact)
-        assert (loaded(Path(directory))).published(path) == fact
+        (await loaded(Path(directory))).add(fact)
+        assert (await loaded(Path(directory))).published(path) == fact
 
 
 async def test_facts_are_found_by_path_and_by_volume(tmp_path):
     """Each question that the workflows ask has its answer, and only of the volume asked for."""
-    state = loaded(tmp_path)
+    state = await loaded(tmp_path)
     mine, other = published("/b"), published("/c", "v1:default:0a1b2c3d:pvc-2")
     also = published("/a")
     for item in (mine, other, also, staged()):
         state.add(item)
-    for answer in (state, loaded(tmp_path)):
+    for answer in (state, await loaded(tmp_path)):
         assert answer.published("/b") == mine
         assert answer.published("/staging/1") is None
         assert answer.staged("/staging/1") == staged()
@@ -98,13 +98,13 @@ async def test_facts_are_found_by_path_and_by_volume(tmp_path):
 
 async def test_what_is_removed_is_gone(tmp_path):
     """Forgetting is durable, and forgetting twice is forgetting once."""
-    state = loaded(tmp_path)
+    state = await loaded(tmp_path)
     state.add(published())
     state.add(staged())
     for _ in range(2):
         state.remove(published())
         state.remove(staged())
-    for answer in (state, loaded(tmp_path)):
+    for answer in (state, await loaded(tmp_path)):
         assert answer.all_published() == answer.all_staged() == []
         assert answer.targets_of(published().volume_id) == []
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
@@ -112,11 +112,11 @@ async def test_what_is_removed_is_gone(tmp_path):
 
 async def test_a_changed_fact_replaces_the_former(tmp_path):
     """A target has one fact: the newest."""
-    state = loaded(tmp_path)
+    state = await loaded(tmp_path)
     state.add(published())
     newer = dataclasses.replace(published(), device="/dev/loop8")
     state.add(newer)
-    for answer in (state, loaded(tmp_path)):
+    for answer in (state, await loaded(tmp_path)):
         assert answer.all_published() == [newer]
 
 
@@ -127,33 +127,33 @@ async def test_a_changed_fact_replaces_the_former(tmp_path):
 )
 async def test_one_damaged_fact_hinders_no_other(tmp_path, content):
     """A file that cannot be read is left where it is, and all others are read."""
-    (loaded(tmp_path)).add(published())
+    (await loaded(tmp_path)).add(published())
     damaged = tmp_path / "published" / "damaged.json"
     damaged.write_bytes(content)
-    state = loaded(tmp_path)
+    state = await loaded(tmp_path)
     assert state.all_published() == [published()]
     assert damaged.read_bytes() == content
 
 
 async def test_foreign_files_are_passed_over(tmp_path):
     """What is no fact by its name is not even opened; a folder with a fact's name is an unreadable one."""
-    (loaded(tmp_path)).add(published())
+    (await loaded(tmp_path)).add(published())
     (tmp_path / "published" / "README").write_text("hello")
     (tmp_path / "published" / "folder.json").mkdir()
-    assert (loaded(tmp_path)).all_published() == [published()]
+    assert (await loaded(tmp_path)).all_published() == [published()]
 
 
 async def test_the_folder_may_vanish_meanwhile(tmp_path):
     """A state directory that somebody cleared is made again by the next fact."""
-    state = loaded(tmp_path / "state")
+    state = await loaded(tmp_path / "state")
     (tmp_path / "state" / "published").rmdir()
     state.add(published())
-    assert (loaded(tmp_path / "state")).all_published() == [published()]
+    assert (await loaded(tmp_path / "state")).all_published() == [published()]
 
 
 async def test_a_fact_is_readable_json(tmp_path):
     """A person at night can see which target has which volume."""
-    (loaded(tmp_path)).add(published())
+    (await loaded(tmp_path)).add(published())
     (file,) = (tmp_path / "published").iterdir()
     content = json.loads(file.read_text())
     assert content["path"] == "/pods/1/mount"

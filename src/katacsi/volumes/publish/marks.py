@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import aiofiles
 import structlog
 
 from katacsi.errors import CorruptRecord, HostError
 from katacsi.host import files
+from katacsi.host.offloop import off_loop
 from katacsi.volumes.parameters import FsGroupChangePolicy
 from katacsi.volumes.publish.mode import Mode
 
@@ -110,11 +112,15 @@ class Marks:
         # Host steps change the index, and the event loop reads it.
         self._lock = threading.Lock()
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Read the marks of this boot. One that cannot be read is reported and left alone."""
         for kind, folder in _FOLDERS.items():
-            for item in _read_all(self._directory / folder, kind):
-                self._index(item)
+            for file in await off_loop(_files_in, self._directory / folder):
+                try:
+                    async with aiofiles.open(file, "rb") as opened:
+                        self._index(_parsed(file, await opened.read(), kind))
+                except (CorruptRecord, OSError) as error:
+                    log.error("a mark of this boot cannot be read", file=str(file), error=str(error))
 
     def staged(self, path: str) -> Staged | None:
         """What a staging path was staged for."""
@@ -210,24 +216,16 @@ def _write(file: Path, data: bytes) -> None:
         files.write_atomically(file, data, durable=False)
 
 
-def _read_all(directory: Path, kind: type[Mark]) -> list[Mark]:
+def _files_in(directory: Path) -> list[Path]:
     files.ensure_directory(directory)
     # Nobody else writes here, and no call was let in yet: what is half written is a crash's.
     files.remove_stale_temporaries(directory, older_than_s=0)
-    found: list[Mark] = []
-    for name in files.list_directory(directory):
-        if not name.endswith(".json"):
-            continue
-        try:
-            found.append(_parse(directory / name, kind))
-        except (CorruptRecord, HostError) as error:
-            log.error("a mark of this boot cannot be read", file=str(directory / name), error=error.message)
-    return found
+    return [directory / name for name in files.list_directory(directory) if name.endswith(".json")]
 
 
-def _parse(file: Path, kind: type[Mark]) -> Mark:
+def _parsed(file: Path, data: bytes, kind: type[Mark]) -> Mark:
     try:
-        raw = json.loads(files.read(file) or b"")
+        raw = json.loads(data)
         if raw.pop("schema") != _SCHEMA:
             raise CorruptRecord(f"{file}: written by another version of katacsi")
         for name in ("mount_flags", "devices"):
