@@ -307,7 +307,7 @@ async def test_a_target_that_could_be_elsewhere_is_refused(volume, path):
     for call in (
         pvc.publish(target_path=path),
         pvc.stage(staging_path=path),
-        pvc.node.driver.publishing.unpublish(pvc.id, path),
+        pvc.node.driver.unpublishing.unpublish(pvc.id, path),
         pvc.node.driver.staging.unstage(pvc.id, path),
     ):
         with pytest.raises(InvalidRequest):

@@ -44,7 +44,7 @@ async def test_unpublish_and_unstage_again_are_success(node, pvc):
 @pytest.mark.parametrize("volume_id", ["", "nothing", "v1:default:zzzz:x", "v9:a:0a1b2c3d:b"])
 async def test_an_id_that_was_never_given_out(node, volume_id):
     """No such volume can be published or staged here, so it is not."""
-    await node.driver.publishing.unpublish(volume_id, str(node.pods / "x"))
+    await node.driver.unpublishing.unpublish(volume_id, str(node.pods / "x"))
     await node.driver.staging.unstage(volume_id, str(node.staging / "x"))
 
 

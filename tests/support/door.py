@@ -21,6 +21,7 @@ from katacsi.rpc.server import DrainingServer
 from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.node import NodeIdentity
 from katacsi.volumes.provisioning import Provisioning
+from katacsi.volumes.publish.unpublishing import Unpublishing
 from katacsi.volumes.publish.workflow import Publishing
 from katacsi.volumes.snapshots import Snapshots
 from katacsi.volumes.staging import Staging
@@ -39,6 +40,7 @@ _REAL = {
     "snapshots": Snapshots,
     "staging": Staging,
     "publishing": Publishing,
+    "unpublishing": Unpublishing,
     "expansion": Expansion,
     "usage": UsageReader,
     "node": NodeIdentity,

@@ -222,7 +222,7 @@ class Volume:
 
     async def unpublish(self, target: Path | None = None) -> None:
         """Unpublish it."""
-        await self.node.driver.publishing.unpublish(self.id, str(target or self.target))
+        await self.node.driver.unpublishing.unpublish(self.id, str(target or self.target))
 
     async def unstage(self) -> None:
         """Unstage it."""

@@ -42,7 +42,7 @@ async def test_pools_stay_open_for_a_change_that_outlives_the_drain(tmp_path, mo
         await asyncio.sleep(0.3)
         workflows.order.append("changed")
 
-    workflows.answers["publishing.unpublish"] = unpublish
+    workflows.answers["unpublishing.unpublish"] = unpublish
     serving = asyncio.create_task(app.serve(settings, socket=tmp_path / "s", node_id="n1"))
     async with Client(tmp_path / "s") as client:
         await client.wait_ready(5)

@@ -61,7 +61,7 @@ class Node(csi.NodeBase):
         self, message: csi.NodeUnpublishVolumeRequest
     ) -> csi.NodeUnpublishVolumeResponse:
         """Take a volume from a pod."""
-        await self._changes.run(self._workflows.publishing.unpublish(*parse.unpublish(message)))
+        await self._changes.run(self._workflows.unpublishing.unpublish(*parse.unpublish(message)))
         return csi.NodeUnpublishVolumeResponse()
 
     async def node_expand_volume(self, message: csi.NodeExpandVolumeRequest) -> csi.NodeExpandVolumeResponse:

@@ -77,8 +77,7 @@ def find(uuid: str) -> Mapped | None:
     except OSError as error:
         raise HostError(
             f"{CONTROL}: device-mapper cannot be asked ({error.strerror}); modprobe dm-mod, and give "
-            "katacsi's "
-            "container the host's /dev"
+            "katacsi's container the host's /dev"
         ) from error
     try:
         return _table_status(control, uuid)

@@ -31,8 +31,7 @@ def check(capability: Capability, asked: Asked) -> None:
         raise InvalidRequest(
             "volume_capability.access_mode",
             f"{capability.access_mode.value} is not possible: the volume is one block device, and a second "
-            "node would "
-            "corrupt it; use ReadWriteOnce or ReadWriteOncePod",
+            "node would corrupt it; use ReadWriteOnce or ReadWriteOncePod",
         )
     if capability.access_type is AccessType.BLOCK or not capability.fs_type:
         return

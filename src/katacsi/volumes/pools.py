@@ -149,8 +149,7 @@ class Pools:
         if pool is None:
             raise Precondition(
                 f"{object_id.KIND} {object_id}: pool {object_id.pool!r} is not configured on this node; "
-                "pools "
-                f"here: {', '.join(sorted(self._pools)) or 'none'}"
+                f"pools here: {', '.join(sorted(self._pools)) or 'none'}"
             )
         backend = await pool.open()
         if backend.pool_uid != object_id.pool_uid:

@@ -191,8 +191,7 @@ class Provisioning:
         if not any(self._is_here(topology.segments) for topology in request.requisite):
             raise OutOfSpace(
                 f"volume {request.name!r}: has to be on another node than {self._context.node_id}; the "
-                "provisioner "
-                "there makes it"
+                "provisioner there makes it"
             )
 
     def _is_here(self, segments: object) -> bool:

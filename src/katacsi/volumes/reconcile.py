@@ -18,12 +18,12 @@ from katacsi.volumes.stillness import thaw
 if TYPE_CHECKING:
     from katacsi.volumes.context import Context
     from katacsi.volumes.publish.marks import Frozen, Published
-    from katacsi.volumes.publish.workflow import Publishing
+    from katacsi.volumes.publish.unpublishing import Unpublishing
 
 log = structlog.get_logger(__name__)
 
 
-async def reconcile(context: Context, publishing: Publishing) -> None:
+async def reconcile(context: Context, unpublishing: Unpublishing) -> None:
     """Thaw what a crash left frozen; take back direct publishes whose pod is gone.
 
     A publish that is half done is left for its retry, and one with a live sandbox for its unpublish.
@@ -32,7 +32,7 @@ async def reconcile(context: Context, publishing: Publishing) -> None:
         await _thaw(context, frozen)
     for published in context.marks.all_published():
         if published.mode is Mode.DIRECT:
-            await _take_back_if_abandoned(context, publishing, published)
+            await _take_back_if_abandoned(context, unpublishing, published)
 
 
 async def _thaw(context: Context, frozen: Frozen) -> None:
@@ -50,11 +50,11 @@ async def _abandoned(context: Context, published: Published) -> bool:
     return not seen.live and not seen.doubts
 
 
-async def _take_back_if_abandoned(context: Context, publishing: Publishing, published: Published) -> None:
+async def _take_back_if_abandoned(context: Context, unpublishing: Unpublishing, published: Published) -> None:
     try:
         if not await _abandoned(context, published):
             return
-        await publishing.unpublish(published.volume_id, published.path)
+        await unpublishing.unpublish(published.volume_id, published.path)
         log.info("record of a vanished pod removed", target=published.path, volume=published.volume_id)
     except KatacsiError as error:
         log.warning("record of a vanished pod stays", target=published.path, error=error.message)

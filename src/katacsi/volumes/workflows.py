@@ -15,6 +15,7 @@ from katacsi.volumes.publish.block import BlockRoute
 from katacsi.volumes.publish.direct import DirectRoute
 from katacsi.volumes.publish.host import HostRoute
 from katacsi.volumes.publish.mode import Mode
+from katacsi.volumes.publish.unpublishing import Unpublishing
 from katacsi.volumes.publish.workflow import Publishing
 from katacsi.volumes.reconcile import reconcile
 from katacsi.volumes.snapshots import Snapshots
@@ -36,6 +37,7 @@ class Workflows:
     snapshots: Snapshots
     staging: Staging
     publishing: Publishing
+    unpublishing: Unpublishing
     expansion: Expansion
     usage: UsageReader
     node: NodeIdentity
@@ -58,6 +60,7 @@ class Workflows:
             snapshots=Snapshots(context, copies),
             staging=Staging(context, formatter, growth),
             publishing=Publishing(context, routes),
+            unpublishing=Unpublishing(context),
             expansion=Expansion(context, growth, direct_route),
             usage=UsageReader(context),
             node=NodeIdentity(context),
@@ -72,7 +75,7 @@ class Workflows:
         """Open the pools, read this boot's facts, and clear up what no call will come back for."""
         await self.context.pools.start()
         await self.context.marks.load()
-        await reconcile(self.context, self.publishing)
+        await reconcile(self.context, self.unpublishing)
 
     async def close(self) -> None:
         """Let go of the pools; volumes stay as they are."""

@@ -191,7 +191,7 @@ async def test_node_calls_reach_their_workflows(door):
     assert (stage[0], stage[1][0].staging_path) == ("staging.stage", "/s")
     assert (publish[0], publish[1][0].target_path) == ("publishing.publish", "/t")
     assert (expand[0], expand[1][0].size) == ("expansion.expand", SizeRange())
-    assert unpublish == ("publishing.unpublish", ("v", "/t"))
+    assert unpublish == ("unpublishing.unpublish", ("v", "/t"))
     assert unstage == ("staging.unstage", ("v", "/s"))
 
 

@@ -181,7 +181,7 @@ async def transcript(folder) -> tuple[int, dict]:
         }
         client = await PlainClient.connect(driver.path)
         client.open_windows()
-        begun, may_end = driver.hold("publishing.unpublish")
+        begun, may_end = driver.hold("unpublishing.unpublish")
         held = client.call(
             "/csi.v1.Node/NodeUnpublishVolume",
             framed(unpublish),

@@ -240,7 +240,7 @@ CHANGES = {
             volume_id="v", staging_target_path="/s", target_path="/t", volume_capability=capability()
         ),
     ),
-    "publishing.unpublish": (
+    "unpublishing.unpublish": (
         "node_unpublish_volume",
         csi.NodeUnpublishVolumeRequest(volume_id="v", target_path="/t"),
     ),
