@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from katacsi.volumes.publish.marks import Marks, Published, Staged, file_name
+from katacsi.errors import HostError
+from katacsi.volumes.publish.marks import Frozen, Marks, Published, Staged, file_name
 from katacsi.volumes.publish.mode import Mode
 
 PATHS = st.lists(
@@ -49,6 +50,25 @@ def staged(path="/staging/1", volume_id="v1:default:0a1b2c3d:pvc-1"):
         {"portal": "10.0.0.1"},
         ("/dev/loop7",),
     )
+
+
+FROZEN = Frozen("/staging/1", "v1:default:0a1b2c3d:pvc-1")
+
+
+def marks_in(state):
+    """Give all marks, by every way in which they are asked for."""
+    volume_id = published().volume_id
+    asked = [
+        *state.all_published(),
+        *state.all_staged(),
+        *state.all_frozen(),
+        *state.targets_of(volume_id),
+        *state.stagings_of(volume_id),
+        state.published(published().path),
+        state.staged(staged().path),
+    ]
+    known = [mark for mark in asked if mark is not None]
+    return [mark for number, mark in enumerate(known) if mark not in known[:number]]
 
 
 async def loaded(directory):
@@ -108,6 +128,39 @@ async def test_what_is_removed_is_gone(tmp_path):
         assert answer.all_published() == answer.all_staged() == []
         assert answer.targets_of(published().volume_id) == []
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.parametrize("mark", [published(), staged(), FROZEN], ids=lambda mark: type(mark).__name__)
+async def test_what_could_not_be_written_is_not_remembered(tmp_path, mark):
+    """A mark that would be gone after a restart is no mark before: the caller is told, and tries again."""
+    state = await loaded(tmp_path)
+    folders = list(tmp_path.iterdir())
+    for folder in folders:
+        folder.rmdir()
+        folder.touch()
+    with pytest.raises(HostError):
+        state.add(mark)
+    assert marks_in(state) == []
+    for folder in folders:
+        folder.unlink()
+    state.add(mark)
+    assert marks_in(state) == marks_in(await loaded(tmp_path)) == [mark]
+
+
+@pytest.mark.parametrize("mark", [published(), staged(), FROZEN], ids=lambda mark: type(mark).__name__)
+async def test_what_could_not_be_removed_is_still_remembered(tmp_path, mark):
+    """A mark that would come back with a restart is not forgotten before."""
+    state = await loaded(tmp_path)
+    state.add(mark)
+    file = next(file for file in tmp_path.rglob("*.json"))
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(HostError):
+        state.remove(mark)
+    assert marks_in(state) == [mark]
+    file.rmdir()
+    state.remove(mark)
+    assert marks_in(state) == []
 
 
 async def test_a_changed_fact_replaces_the_former(tmp_path):
