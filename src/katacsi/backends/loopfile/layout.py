@@ -2,12 +2,12 @@
 
 A folder under its plain name is complete. `.creating-<name>` is not an object yet and `.deleting-<name>` is
 none any more; either may be removed when nobody works on it. So may one whose record is called `.gone` (in a
-full pool a new name can have no room, but a record can be renamed to as short a name in its own folder), and
-one that is empty, at a start.
+full pool a new name can have no room, but a record can be renamed to as short a name in its own folder).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,11 +96,6 @@ class ObjectFolder:
         """Whether the object was removed, and what is left of it in its folder is nobody's."""
         return (self.home(name) / _GONE).exists()
 
-    def is_empty(self, name: str) -> bool:
-        """Whether the object's folder holds nothing, neither a record nor bytes."""
-        home = self.home(name)
-        return home.is_dir() and not directories.list_directory(home)
-
     def finish_removal(self, name: str) -> None:
         """Free the bytes of an object whose removal stopped half-way."""
         if self.is_gone(name):
@@ -125,12 +120,8 @@ class ObjectFolder:
         home = self.home(name)
         for file in (DISK, CUT):
             files.ensure_absent(home / file)
-        try:
+        with contextlib.suppress(OutOfSpace):  # its bytes gave no room for a name; the next start tries again
             directories.rename(home, self._dying(name))
-        except OutOfSpace:
-            # Its bytes gave no room for a name. In this order: an empty folder goes at the next start.
-            files.ensure_absent(home / _GONE)
-            directories.ensure_directory_absent(home)
 
     def _dying(self, name: str) -> Path:
         return self.directory / f"{_DELETING}{name}"

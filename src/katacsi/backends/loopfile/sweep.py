@@ -8,7 +8,7 @@ import structlog
 
 from katacsi.backends.loopfile.layout import DISK
 from katacsi.errors import VolumeInUse
-from katacsi.host import directories, files, loop
+from katacsi.host import files, loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +31,6 @@ def sweep(folder: ObjectFolder) -> None:
         if folder.is_gone(name) and _freed(folder.disk(name)):
             folder.finish_removal(name)
             log.info("removed what a full pool left", kind=folder.kind, folder=str(folder.home(name)))
-        elif folder.is_empty(name):
-            directories.ensure_directory_absent(folder.home(name))
-            log.info("removed an empty folder", kind=folder.kind, folder=str(folder.home(name)))
         elif folder.home(name).is_dir():
             # Nobody else writes here: the pool's lock is held, and no call was let in yet.
             files.remove_stale_temporaries(folder.home(name), older_than_s=0)
