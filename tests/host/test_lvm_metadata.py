@@ -19,6 +19,7 @@ from katacsi.errors import (
     SizeOutOfRange,
     VolumeInUse,
 )
+from katacsi.host import block
 from katacsi.model import MIB
 from support.lvm_metadata import VG, volume_group
 from support.pools import filled, mounted_filesystem
@@ -163,6 +164,22 @@ async def test_capacity_falls_and_rises_with_volumes(vg):
         await pool.create(request("b"))
     await pool.delete(volume.id)
     assert await pool.capacity({}) == room
+
+
+async def test_a_group_whose_disk_takes_no_writes(vg):
+    """It has no room, which sends new volumes elsewhere; what is there can still be found."""
+    pool = await vg.start()
+    volume = await pool.create(request("a"))
+    block.set_read_only(vg.disks[1], True)
+    try:
+        pool = await vg.start()
+        assert (await pool.capacity({})).available_bytes == 0
+        with pytest.raises(OutOfSpace, match=f"{vg.disks[1]} of volume group {VG} refuse writes.*--setrw"):
+            await pool.create(request("b"))
+        assert await pool.get(volume.id) == volume
+    finally:
+        block.set_read_only(vg.disks[1], False)
+    await pool.create(request("b"))
 
 
 async def test_growing_reserves_first_what_is_zeroed(vg):

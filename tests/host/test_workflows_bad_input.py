@@ -41,10 +41,10 @@ async def test_a_missing_pool_folder(scratch):
     settings = {"default": pool(scratch / "there"), "gone": pool(missing)}
     async with serving(scratch, pools=settings) as node:
         for _ in range(2):
-            with pytest.raises(PoolUnavailable, match=str(missing)):
+            with pytest.raises(OutOfSpace, match=str(missing)):
                 await Volume(node, parameters={"katacsi.io/pool": "gone"}).create()
-        with pytest.raises(PoolUnavailable):
-            await node.driver.provisioning.capacity(GetCapacity(parameters={"katacsi.io/pool": "gone"}))
+        there = await node.driver.provisioning.capacity(GetCapacity(parameters={"katacsi.io/pool": "gone"}))
+        assert there.available_bytes == 0
         await lives(node)
         healthy = Volume(node)
         await healthy.create()
@@ -70,9 +70,13 @@ async def test_a_pool_whose_disk_goes_meanwhile(scratch):
         await pvc.create()
         away = node.pool.rename(scratch / "away")
         node.pool.mkdir()  # what a mount point shows without its disk
-        for call in (pvc.delete, pvc.stage, pvc.create, lambda: node.driver.provisioning.get(pvc.id)):
+        for call in (pvc.delete, pvc.stage, lambda: node.driver.provisioning.get(pvc.id)):
             with pytest.raises(PoolUnavailable):
                 await call()
+        with pytest.raises(OutOfSpace, match=str(node.pool)):
+            await pvc.create()
+        on_disk = GetCapacity(parameters={"katacsi.io/pool": "disk"})
+        assert (await node.driver.provisioning.capacity(on_disk)).available_bytes == 0
         assert list(node.pool.iterdir()) == []
         await lives(node)
         node.pool.rmdir()
@@ -88,7 +92,7 @@ async def test_a_pool_on_a_disk_that_must_be_mounted(scratch):
     unmounted.mkdir()
     settings = {"default": pool(scratch / "there"), "disk": pool(unmounted, require_mount=True)}
     async with serving(scratch, pools=settings) as node:
-        with pytest.raises(PoolUnavailable, match="mount"):
+        with pytest.raises(OutOfSpace, match="mount"):
             await Volume(node, parameters={"katacsi.io/pool": "disk"}).create()
         assert list(unmounted.iterdir()) == []
         await lives(node)
@@ -151,9 +155,13 @@ async def test_a_read_only_pool(scratch):
             await node.stop()
             blockdevices.run("mount", "-o", "remount,ro", point)
             await node.start()
-            for call in (pvc.create, pvc.stage, pvc.delete, Volume(node, "more", parameters=on_disk).create):
+            for call in (pvc.stage, pvc.delete):
                 with pytest.raises(PoolUnavailable, match="read-only"):
                     await call()
+            with pytest.raises(OutOfSpace, match="read-only"):
+                await Volume(node, "more", parameters=on_disk).create()
+            there = await node.driver.provisioning.capacity(GetCapacity(parameters=on_disk))
+            assert there.available_bytes == 0
             await lives(node)
             blockdevices.run("mount", "-o", "remount,rw", point)
             assert (await pvc.create()).volume.csi_name == "pvc-1"
@@ -262,7 +270,7 @@ async def test_a_damaged_pool_identity(scratch):
             await node.stop()
             identity.write_bytes(damage) if damage else identity.unlink()
             await node.start()
-            with pytest.raises(PoolUnavailable):
+            with pytest.raises(OutOfSpace):
                 await pvc.create()
             with pytest.raises(KatacsiError):
                 await pvc.delete()

@@ -1,7 +1,8 @@
 """What a backend has to do: the methods of the contract, and what it may do besides.
 
 Every backend has `Storage` and `OnNode`. What it can do besides it says by having the methods of `Growing`,
-`Copying`, `Snapshotting` or `Fencing`; what it cannot do it leaves out. None of them need be inherited.
+`Overcommitting`, `Copying`, `Snapshotting` or `Fencing`; what it cannot do it leaves out. None of them need
+be inherited.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Storage(Protocol):
 
         Raises:
             PoolUnavailable: the storage is missing, not mounted, or not the one that was set up.
+
+        Any other method may find the same later, or that the storage takes no writes any more, and raises it.
         """
 
     async def close(self) -> None:
@@ -80,7 +83,7 @@ class Storage(Protocol):
         """List volumes in a stable order, at most `limit` (0: no limit), from a cursor of a former page."""
 
     async def capacity(self, parameters: Mapping[str, str]) -> Capacity:
-        """Say what the pool can still give to volumes with these parameters."""
+        """Say what the pool can still give to volumes with these parameters; 0 where it cannot be written."""
 
     async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
         """Replace the volume's facts durably, in one transaction.
@@ -134,6 +137,18 @@ class Growing(Protocol):
         """Grow the volume to at least this many bytes and give its size; large enough already is success.
 
         A device that is attached shows the new size after `refresh`. Never shrinks.
+        """
+
+
+@runtime_checkable
+class Overcommitting(Protocol):
+    """Volumes that take their bytes from the pool as they are written, so that a write may find none left."""
+
+    async def full(self, volume_id: VolumeId) -> str:
+        """Say what is full, and the remedy, where a write to the volume's device finds no room; else nothing.
+
+        Asked after a write failed, or a tool that writes: a device answers EIO then, whatever the reason was,
+        and only its pool knows. The caller raises `OutOfSpace` with these words.
         """
 
 

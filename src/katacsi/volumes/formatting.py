@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import FormatState
-from katacsi.errors import DataLossAlarm, ForeignContent, HostError, InvalidRequest, Precondition, Unsupported
+from katacsi.errors import (
+    DataLossAlarm,
+    ForeignContent,
+    HostError,
+    InvalidRequest,
+    OutOfSpace,
+    Precondition,
+    Unsupported,
+)
 from katacsi.host import block, mkfs, probe, superblock, uuids
 from katacsi.host.offloop import off_loop
 
@@ -75,7 +83,12 @@ class Formatter:
         else:
             await off_loop(self._prove_torn, volume)
         async with self._at_once:
-            made = await off_loop(self._make, volume, mkfs_options, zeroed=zeroed)
+            try:
+                made = await off_loop(self._make, volume, mkfs_options, zeroed=zeroed)
+            except HostError as error:
+                if full := await volume.full():
+                    raise OutOfSpace(f"{volume}: finds no room for its filesystem: {full}") from error
+                raise
         await volume.settle(
             format=FormatState.FORMATTED,
             guest_written=volume.facts.guest_written or (for_guests and made.fs_type == "ext4"),

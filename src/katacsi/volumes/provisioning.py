@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Capacity, CreateRequest, Scope
-from katacsi.errors import AlreadyExists, InvalidRequest, OutOfSpace, Precondition, VolumeInUse
+from katacsi.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    OutOfSpace,
+    PoolUnavailable,
+    Precondition,
+    VolumeInUse,
+)
 from katacsi.host.offloop import off_loop
 from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_name
 from katacsi.volumes import capabilities, listing, parameters, unused
@@ -39,7 +46,7 @@ class Provisioning:
         Raises:
             InvalidRequest, SizeOutOfRange: the wishes cannot be met by any volume.
             AlreadyExists: the name is taken by a volume with other wishes.
-            OutOfSpace: no room here, or this is not a node where the volume may be.
+            OutOfSpace: no room here, the pool cannot be used, or this is not a node where the volume may be.
         """
         chosen = parameters.parse(request.parameters)
         for capability in request.capabilities:
@@ -53,18 +60,22 @@ class Provisioning:
         self._check_reachable(request)
         # A copy is as large as its source unless more is asked for; only a blank volume needs a default.
         size = request.size if request.source else self._size(request.size, fs_type)
-        with self._context.locks.hold(
-            volume_lock(storage_name(request.name)), *_source_locks(request.source)
-        ):
-            await self._check_name_free_elsewhere(request.name, pool)
-            backend = await pool.open()
-            wanted = CreateRequest(request.name, size, chosen.backend, chosen.attributes(fs_type))
-            if request.source is None:
-                volume = await backend.create(wanted)
-            else:
-                named = any(capability.fs_type for capability in request.capabilities)
-                volume = await self._create_copy(backend, wanted, request.source, pool.name, named=named)
-            _check_same_wishes(volume, wanted, request)
+        try:
+            with self._context.locks.hold(
+                volume_lock(storage_name(request.name)), *_source_locks(request.source)
+            ):
+                await self._check_name_free_elsewhere(request.name, pool)
+                backend = await pool.open()
+                wanted = CreateRequest(request.name, size, chosen.backend, chosen.attributes(fs_type))
+                if request.source is None:
+                    volume = await backend.create(wanted)
+                else:
+                    named = any(capability.fs_type for capability in request.capabilities)
+                    volume = await self._create_copy(backend, wanted, request.source, pool.name, named=named)
+                _check_same_wishes(volume, wanted, request)
+        except PoolUnavailable as error:
+            # Final for the caller, who then lets another node make it; UNAVAILABLE would pin the claim here.
+            raise OutOfSpace(f"{error.message}; until then, another node may make volumes") from error
         log.debug("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
         return self._view(volume)
 
@@ -170,8 +181,11 @@ class Provisioning:
         pool.check_parameters(chosen.backend_name, chosen.backend)
         if request.topology is not None and not self._is_here(request.topology.segments):
             return Capacity(0, 0)
-        backend = await pool.open()
-        return await backend.capacity(chosen.backend)
+        try:
+            return await (await pool.open()).capacity(chosen.backend)
+        except PoolUnavailable as error:
+            log.warning("a pool that cannot be used has no room", pool=pool.name, error=error.message)
+            return Capacity(0, 0)
 
     # -- what a request has to be true of --------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from katacsi.backends.api import Growing
+from katacsi.backends.api import Growing, Overcommitting
 from katacsi.errors import Precondition, Unsupported
 from katacsi.host import block
 from katacsi.model import VolumeId
@@ -134,6 +134,13 @@ class NodeVolume:
         if self.devices:
             await self._stack.refresh(self._volume)
         return self.size_bytes
+
+    async def full(self) -> str:
+        """Say what is full where a write to its devices finds no room, and the remedy; else nothing.
+
+        Asked after a tool failed that writes to them: to it, a full pool is a disk with an error.
+        """
+        return await self.backend.full(self.id) if isinstance(self.backend, Overcommitting) else ""
 
     def shown_by(self, mount: Mount) -> bool:
         """Whether a mount is of its filesystem; it blocks for a moment, so it is for host steps."""

@@ -41,6 +41,7 @@ async def test_a_thin_pool_that_fills_up_under_its_volumes(group, disks):
         for volume in (greedy, modest):
             assert "thin pool lab/small" in (await pool.condition(volume.id)).message
         assert (await pool.capacity({})).available_bytes == 0
+        assert "thin pool lab/small is full (100.0 % of its data" in await pool.full(modest.id)
         with pytest.raises(OutOfSpace):
             await pool.create(request("new"))
         with pytest.raises(OutOfSpace):
@@ -54,6 +55,7 @@ async def test_a_thin_pool_that_fills_up_under_its_volumes(group, disks):
         await pool.detach(greedy.id)
         await pool.delete(greedy.id)
         assert not (await pool.condition(modest.id)).abnormal
+        assert await pool.full(modest.id) == ""
         await asyncio.to_thread(blockio.write, device, b"more", 8 * MIB)
         await pool.create(request("new"))
     finally:

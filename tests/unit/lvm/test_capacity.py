@@ -111,6 +111,21 @@ def test_a_pool_over_its_limit_gives_nothing(usage):
     assert usage.over_limit(LvmSettings(volume_group="vg"))
 
 
+@pytest.mark.parametrize(
+    ("usage", "full"),
+    [
+        (PoolUsage(99, 100), False),
+        (PoolUsage(100, 100), True),
+        (PoolUsage(metadata_used=98, metadata_blocks=100), False),
+        (PoolUsage(metadata_used=99, metadata_blocks=100), True),
+        (PoolUsage(trouble="it is read-only"), False),
+    ],
+)
+def test_a_pool_is_full_when_a_write_finds_no_block(usage, full):
+    """Over its limit is not full, and broken is something else."""
+    assert usage.is_full is full
+
+
 STATUS = {
     "healthy": ("0 128/1024 960/3840 - rw no_discard_passdown queue_if_no_space - 256", 25.0, 12.5, ""),
     "read-only": ("3 1/100 5/10 - ro discard_passdown error_if_no_space - 1", 50.0, 1.0, "read-only"),

@@ -18,6 +18,7 @@ from katacsi.backends.loopfile.settings import PARAMETERS, LoopfileSettings
 from katacsi.backends.loopfile.snapshots import LoopfileSnapshots
 from katacsi.backends.loopfile.sweep import sweep
 from katacsi.backends.loopfile.volumes import LoopfileVolumes
+from katacsi.backends.loopfile.writeprobe import WriteProbe
 from katacsi.host import directories, files
 from katacsi.host.offloop import off_loop
 
@@ -66,6 +67,7 @@ class LoopfileBackend:
         self._snapshots = LoopfileSnapshots(self._pool, snapshots, volumes, self._copier)
         self._volumes = LoopfileVolumes(settings, self._pool, volumes, self._snapshots, self._copier)
         self._devices = LoopfileDevices(settings, self._pool, self._volumes)
+        self._writing = WriteProbe(self._pool)
         self._full_copies = asyncio.Semaphore(_FULL_COPIES_AT_ONCE)
 
     @classmethod
@@ -105,7 +107,13 @@ class LoopfileBackend:
         return await self._look(self._volumes.list, cursor, limit)
 
     async def capacity(self, parameters: Mapping[str, str]) -> Capacity:
-        return await self._look(self._capacity, parameters)
+        capacity = await self._look(self._capacity, parameters)
+        if capacity.available_bytes and await self._writing.refusal():
+            return Capacity(0, 0, capacity.minimum_volume_bytes)
+        return capacity
+
+    async def full(self, volume_id: VolumeId) -> str:
+        return await self._look(self._devices.full, self._pool.own(volume_id))
 
     async def expand(self, volume_id: VolumeId, size_bytes: int) -> int:
         return await self._change(self._volumes.expand, self._pool.own(volume_id), size_bytes)
@@ -152,7 +160,8 @@ class LoopfileBackend:
         await self._change(self._volumes.compare_and_set_facts, self._pool.own(volume_id), expected, new)
 
     async def condition(self, volume_id: VolumeId) -> Condition:
-        return await self._look(self._devices.condition, self._pool.own(volume_id))
+        name = self._pool.own(volume_id)
+        return await self._look(self._devices.condition, name, await self._writing.refusal())
 
     def _open(self) -> None:
         self._pool.open()
@@ -183,6 +192,7 @@ class LoopfileBackend:
         allocation = self._settings.allocation_for(parameters)
         if self._read_only:
             self._count()  # somebody else makes and removes volumes meanwhile
+        self._pool.verify()  # what is below a disk that was unmounted has other room
         room = directories.room(self._pool.directory)
         available = self._accounting.available(allocation, room)
         return Capacity(available, available, self._settings.minimum_volume_size)

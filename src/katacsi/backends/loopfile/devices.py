@@ -88,12 +88,17 @@ class LoopfileDevices:
         # A file with data may hold nothing but zeros, so this disproves nothing.
         return None if sizedfiles.has_data(disk) else True
 
-    def condition(self, name: str) -> Condition:
-        """Examine a volume's file, its device and the room in the pool."""
+    def full(self, name: str) -> str:
+        """Say that a sparse volume finds no room for what is written to it; empty: it does, or needs none."""
+        record = self._volumes.require(name)
+        return "" if record.allocation is Allocation.THICK else self._pool.full()
+
+    def condition(self, name: str, refusal: str) -> Condition:
+        """Examine a volume's file, its device and the pool; `refusal` says why the pool takes no writes."""
         size_bytes, condition = self._volumes.measure(self._volumes.require(name))
         if condition.abnormal:
             return condition
-        if refusal := self._pool.refuses_writes():
+        if refusal:
             return Condition(abnormal=True, message=refusal)
         room = directories.room(self._pool.directory)
         if room.available_bytes <= max(self._reserve, room.total_bytes // _LITTLE_ROOM):

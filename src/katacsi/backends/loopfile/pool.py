@@ -14,6 +14,7 @@ from katacsi.backends.common.poollock import PoolLock
 from katacsi.backends.loopfile import layout
 from katacsi.errors import HostError, OutOfSpace, PoolNotSetUp, PoolUnavailable
 from katacsi.host import directories, files
+from katacsi.model import MIB, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 _WRITE_PROBE = ".probe-writing"
+
+#: With less than this part of its filesystem left, and less than so many bytes, a pool counts as full.
+_HARDLY_ANY = 100
+_ENOUGH = 64 * MIB
+
+#: What a filesystem answers that shut down, or whose disk is gone or does not work.
+_BROKEN = frozenset({errno.EIO, errno.EUCLEAN, errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -102,20 +110,36 @@ class LoopfilePool:
     def refuses_writes(self) -> str:
         """Say why nothing can be written to the pool now; empty: something can.
 
-        Tried, because after an error ext4 refuses writes without calling itself read-only (Linux 6.14).
+        Tried, because after an error ext4 refuses writes without calling itself read-only (Linux 6.14), and
+        durably, because what a filesystem only keeps in memory tells nothing of its disk. It waits as long as
+        a frozen filesystem, or a disk that hangs, lets it.
         """
         if self._read_only:
             return ""
         probe = self.directory / _WRITE_PROBE
         try:
-            files.write_atomically(probe, b"", durable=False)
+            files.write_atomically(probe, b"", durable=True)
             files.ensure_absent(probe)
         except (HostError, OutOfSpace) as error:
             return error.message
         return ""
 
+    def full(self) -> str:
+        """Say that the pool's filesystem is full, and the remedy; empty: it is not.
+
+        What is left may be too little for what was being written, and no block at all is seldom left.
+        """
+        room = directories.room(self.directory)
+        if room.available_bytes >= min(room.total_bytes // _HARDLY_ANY, _ENOUGH):
+            return ""
+        return (
+            f"pool {self.name!r}: the filesystem of {self.directory} is full "
+            f"({format_size(room.available_bytes)} of {format_size(room.total_bytes)} left); delete volumes "
+            "or snapshots, or enlarge it"
+        )
+
     def explained(self, step: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step; a full or read-only filesystem becomes an error that says so."""
+        """Run a step; a filesystem that is full, read-only or broken becomes an error that says so."""
         try:
             return step(*args, **kwargs)
         except (HostError, OutOfSpace, OSError) as error:
@@ -127,9 +151,29 @@ class LoopfilePool:
                 ) from error
             if number == errno.EROFS:
                 raise self._unavailable("is read-only now; check its disk and mount it anew") from error
+            if number in _BROKEN:
+                self._explain_broken(error)
             if isinstance(error, OSError):
                 raise HostError(f"pool {self.name!r}: {error}") from error
             raise
+
+    def _explain_broken(self, error: Exception) -> None:
+        """Tell a pool that does not work from a place in it that cannot be read.
+
+        Raises:
+            OutOfSpace: what the pool's own disk takes its bytes from is full.
+            PoolUnavailable: nothing can be written to the pool.
+        """
+        try:
+            full = self.full()
+        except HostError:
+            full = ""
+        if full:
+            raise OutOfSpace(full) from error
+        if refusal := self.refuses_writes():
+            raise self._unavailable(
+                f"takes no writes ({refusal}); look at the kernel's log and check its disk"
+            ) from error
 
     def _read_uid(self) -> str | None:
         path = self.directory / layout.IDENTITY

@@ -158,6 +158,10 @@ class LvmBackend:
         # A thick volume was zeroed, but whoever had its device since may have written: only a probe can tell.
         return True if entry.lv.pool and await self._devices.blank(entry.lv) else None
 
+    async def full(self, volume_id: VolumeId) -> str:
+        state, entry = await self._volumes.entry(self._group.own(volume_id))
+        return await self._objects.full(state, entry.lv)
+
     async def create_snapshot(self, csi_name: str, source: VolumeId) -> Snapshot:
         self._group.own(source)
         return await self._snapshots.create(csi_name, source)

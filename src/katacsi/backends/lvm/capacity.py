@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.api import Capacity
 from katacsi.model import format_size
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from katacsi.backends.lvm.report import Group, Lv
     from katacsi.backends.lvm.settings import LvmSettings
     from katacsi.host.devicemapper import Mapped
+
+#: Percent of its metadata at which a thin pool takes no more: the kernel keeps a few blocks for itself.
+_METADATA_FULL: Final = 99.0
 
 _THIN_POOL = re.compile(r"\d+ (\d+)/(\d+) (\d+)/(\d+) \S+ (\S+)(.*)\Z")
 
@@ -31,6 +34,11 @@ class PoolUsage:
     metadata_used: int = 0
     metadata_blocks: int = 1
     trouble: str = ""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a write to a block that is not there yet finds no room."""
+        return self.data_used >= self.data_blocks or self.metadata_percent >= _METADATA_FULL
 
     @property
     def data_percent(self) -> float:

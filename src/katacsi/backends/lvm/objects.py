@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from katacsi.backends.api import Capacity
 from katacsi.backends.lvm import capacity, tags
 from katacsi.backends.lvm.layout import Layout
 from katacsi.backends.lvm.settings import Wipe, Zero
@@ -25,9 +28,7 @@ from katacsi.host.offloop import off_loop
 from katacsi.model import MIB, VolumeId
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from katacsi.backends.api import Capacity, Device
+    from katacsi.backends.api import Device
     from katacsi.backends.lvm.devices import LvmDevices
     from katacsi.backends.lvm.group import VolumeGroup
     from katacsi.backends.lvm.report import Group, Lv
@@ -137,6 +138,8 @@ class LvmObjects:
         Raises:
             PoolUnavailable: the thin pool is absent or unfit.
         """
+        if await off_loop(_read_only_disks, state):
+            return Capacity(0, 0, state.extent_size * layout.stripes)
         if not layout.thin:
             return capacity.thick(state, layout, self._settings.reserve)
         pool = self.thin_pool(state, layout.thin_pool)
@@ -166,9 +169,9 @@ class LvmObjects:
         """Refuse what cannot be had.
 
         Raises:
-            OutOfSpace: disks are missing, too few of them, or too little room on them.
+            OutOfSpace: disks are missing, read-only or too few, or there is too little room on them.
         """
-        if lack := capacity.missing_disks(state):
+        if lack := capacity.missing_disks(state) or await off_loop(_read_only_disks, state):
             raise OutOfSpace(f"pool {self.group.pool!r}: {lack}")
         if not layout.thin and (lack := capacity.too_few_disks(state, layout)):
             raise OutOfSpace(f"pool {self.group.pool!r}: {lack}; add disks (vgextend), or ask for fewer")
@@ -180,6 +183,19 @@ class LvmObjects:
                 why = usage.over_limit(self._settings) if usage else ""
             reason = capacity.refusal(state, layout, wanted, room, self.group.pool)
             raise OutOfSpace(f"{reason} ({why})" if why else reason)
+
+    async def full(self, state: Group, lv: Lv) -> str:
+        """Say that an LV's thin pool is full, and the remedy; empty: it is not, or it has none."""
+        pool = state.lvs.get(lv.pool)
+        usage = await self.devices.pool_usage(pool) if pool is not None else None
+        if pool is None or usage is None or not usage.is_full:
+            return ""
+        path = self.group.path(pool.name)
+        return (
+            f"pool {self.group.pool!r}: thin pool {path} is full ({usage.data_percent:.1f} % of its data and "
+            f"{usage.metadata_percent:.1f} % of its metadata are used); delete volumes or snapshots, or "
+            f"enlarge it (lvextend {path})"
+        )
 
     # -- one LV ----------------------------------------------------------------------------------------
 
@@ -315,6 +331,21 @@ class LvmObjects:
             for offset in range(0, device.size_bytes, STEP):
                 await off_loop(block.zero_out, device.path, offset, min(STEP, device.size_bytes - offset))
         await self.devices.deactivate(entry.lv)
+
+
+def _read_only_disks(state: Group) -> str:
+    """Say that the kernel refuses writes to disks of a group, which LVM then cannot change; else nothing."""
+    refusing = []
+    for pv in state.pvs:
+        with contextlib.suppress(HostError):  # one that cannot be asked, LVM reports as missing
+            if not pv.missing and block.is_read_only(Path(pv.name)):
+                refusing.append(pv.name)
+    if not refusing:
+        return ""
+    return (
+        f"{', '.join(refusing)} of volume group {state.name} refuse writes; look at the kernel's log, and "
+        "make them writable (blockdev --setrw) when they are sound"
+    )
 
 
 async def _discarded(device: Device) -> bool:

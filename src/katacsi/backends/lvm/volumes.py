@@ -20,8 +20,10 @@ from katacsi.backends.lvm.objects import Entry, missing
 from katacsi.backends.lvm.settings import VolumeType, Wipe, Zero
 from katacsi.backends.lvm.tags import Kind, State
 from katacsi.errors import (
+    HostError,
     KatacsiError,
     OperationPending,
+    OutOfSpace,
     Unsupported,
     VolumeInUse,
 )
@@ -154,10 +156,14 @@ class LvmVolumes:
                 await self._devices.deactivate(entry.lv)
             else:
                 entry = await self._fill_from(entry, layout, request)
-        except KatacsiError:
+        except KatacsiError as error:
+            # Asked before the LV goes, and with it what filled the pool.
+            full = await self._objects.full(await self._group.read(), entry.lv)
             # What resists is removed by the next attempt, or by the next start.
             with contextlib.suppress(KatacsiError):
                 await self._objects.remove(entry.lv)
+            if full and isinstance(error, HostError):
+                raise OutOfSpace(full) from error
             raise
         async with self._group.changing():
             return await self._objects.write(entry, entry.record.with_(state=State.READY))
