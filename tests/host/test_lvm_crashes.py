@@ -112,13 +112,18 @@ async def test_an_lvm_that_hangs_is_killed_and_asked_again(vg, done):
     assert (await pool.list("", 0)).items == (volume,)
 
 
-async def test_an_lvm_that_fails_is_no_harm(vg):
-    """A command that fails half-way leaves an error, and the retry a volume."""
+@pytest.mark.parametrize("done", [True, False], ids=["after it was done", "before it was done"])
+@pytest.mark.parametrize("step", ["lvcreate", "lvchange"])
+async def test_an_lvm_that_fails_is_no_harm(vg, step, done):
+    """After an error nothing known before is believed: the retry finds what was done, or does it."""
     pool = await vg.start()
     real = vg.program.read_text()
-    vg.program.write_text(real.replace("exec ", 'case "$1" in lvchange) exit 5;; esac; exec '))
+    shell, log, call = real.splitlines()
+    failing = f"{call.replace('exec ', '') if done else ':'}; exit 5"
+    vg.program.write_text(f'{shell}\n{log}\nif [ "$1" = {step} ]; then {failing}; fi\n{call}\n')
     with pytest.raises(HostError):
         await pool.create(REQUEST)
     vg.program.write_text(real)
-    await pool.create(REQUEST)
+    volume = await pool.create(REQUEST)
     assert set(vg.lvs()) == {"kv-a"}
+    assert (await pool.list("", 0)).items == (volume,)
