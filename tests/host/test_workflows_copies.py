@@ -331,6 +331,21 @@ async def test_somebody_else_s_freeze_stands(reflink_node):
     await pvc.down()
 
 
+async def test_a_frozen_volume_is_taken_down_once_its_owner_has_thawed_it(node, volume):
+    """Until then unstage says why, and leaves it where it can be thawed."""
+    pvc = volume()
+    await pvc.up()
+    pvc.write()
+    assert mount.freeze(pvc.staging)
+    await pvc.unpublish()
+    for _ in range(2):
+        with pytest.raises(VolumeInUse, match=f"frozen.*fsfreeze -u {pvc.staging}"):
+            await pvc.unstage()
+    mount.thaw(pvc.staging)
+    await pvc.unstage()
+    assert node.devices == []
+
+
 # -- repeated calls ------------------------------------------------------------------------------------
 
 

@@ -117,12 +117,14 @@ class Staging:
             stagings = self._marks.stagings_of(volume_id)
             if devices and not stagings:
                 await off_loop(unused.require_no_record, self._context.writer, parsed, devices)
-            await off_loop(_release_mounts, parsed, staging_path, devices)
+            was_mounted = await off_loop(_release_mounts, parsed, staging_path, devices)
             try:
                 await stack.detach()
             except VolumeInUse:
-                # Truthfully: of a mount in another namespace no descriptor tells.
+                # Truthfully: of a mount in another namespace, or of a freeze, no descriptor tells.
                 await off_loop(unused.require_not_mounted_elsewhere, parsed, devices)
+                if was_mounted:
+                    await off_loop(_require_not_frozen, parsed, devices[-1], stagings)
                 raise
             for staged in stagings:
                 await off_loop(self._marks.remove, staged)
@@ -165,8 +167,12 @@ class Staging:
             )
 
 
-def _release_mounts(volume_id: VolumeId, staging_path: str, devices: Sequence[Device]) -> None:
-    """Unmount our own staging mount; refuse while anything else of this volume is mounted."""
+def _release_mounts(volume_id: VolumeId, staging_path: str, devices: Sequence[Device]) -> bool:
+    """Unmount our own staging mount, and tell whether there was one.
+
+    Raises:
+        VolumeInUse: anything else of this volume is mounted.
+    """
     numbers = {block.device_number(device.path) for device in devices}
     if devices:
         # A stage of a copy that was killed while it replayed the log; its retry may never come.
@@ -182,3 +188,26 @@ def _release_mounts(volume_id: VolumeId, staging_path: str, devices: Sequence[De
     unused.require_no_mount(volume_id, devices, apart_from=staged)
     if staged:
         mount.unmount(Path(staging_path))
+    return bool(staged)
+
+
+def _require_not_frozen(volume_id: VolumeId, device: Device, stagings: Sequence[Staged]) -> None:
+    """Refuse a filesystem that somebody has frozen: unmounted it lives on in the kernel, and holds the device.
+
+    It is mounted again, as we had it until now, so that its owner can thaw it.
+
+    Raises:
+        VolumeInUse: it is frozen; the message has the command.
+    """
+    for staged in stagings:
+        place = Path(staged.path)
+        flags = [*staged.mount_flags, *(["nouuid"] if staged.fs_type == "xfs" else [])]
+        mount.mount_filesystem(device.path, place, staged.fs_type, flags)
+        if mount.freeze(place):
+            mount.thaw(place)
+            mount.unmount(place)
+            return
+        raise VolumeInUse(
+            f"volume {volume_id}: its filesystem is frozen, and only who froze it may thaw it: fsfreeze -u "
+            f"{staged.path}"
+        )
