@@ -192,7 +192,7 @@ def _release_mounts(volume_id: VolumeId, staging_path: str, devices: Sequence[De
 
 
 def _require_not_frozen(volume_id: VolumeId, device: Device, stagings: Sequence[Staged]) -> None:
-    """Refuse a filesystem that somebody has frozen: unmounted it lives on in the kernel, and holds the device.
+    """Refuse a filesystem that somebody has frozen: unmounted it lives on in the kernel and holds its device.
 
     It is mounted again, as we had it until now, so that its owner can thaw it.
 
