@@ -6,7 +6,7 @@ import pytest
 
 from katacsi.backends.api import CreateRequest, Facts, FormatState, PoolContext, SizeRange
 from katacsi.backends.lvm import LvmBackend, commands
-from katacsi.backends.lvm.objects import LvmObjects
+from katacsi.backends.lvm.contents import LvmContents
 from katacsi.backends.lvm.settings import Wipe
 from katacsi.errors import (
     AlreadyExists,
@@ -46,7 +46,7 @@ def wiped(monkeypatch):
         if entry.record.wipe is not Wipe.NONE:
             names.append(entry.lv.name)
 
-    monkeypatch.setattr(LvmObjects, "wipe", wipe)
+    monkeypatch.setattr(LvmContents, "wipe", wipe)
     return names
 
 

@@ -19,9 +19,9 @@ import pytest
 from katacsi.backends.api import PoolContext
 from katacsi.backends.common import poollock
 from katacsi.backends.lvm import LvmBackend, LvmSettings
+from katacsi.backends.lvm.contents import LvmContents
 from katacsi.backends.lvm.devices import LvmDevices
 from katacsi.backends.lvm.group import VolumeGroup
-from katacsi.backends.lvm.objects import LvmObjects
 from katacsi.host import devicemapper
 from katacsi.host.devicemapper import Mapped, Target
 from support import blockdevices
@@ -188,6 +188,6 @@ def _pretend(active: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LvmDevices, "mapped", mapped)
     monkeypatch.setattr(VolumeGroup, "run", pretend_run)
     monkeypatch.setattr(VolumeGroup, "activate", pretend_activate)
-    monkeypatch.setattr(LvmObjects, "zero", zero)
+    monkeypatch.setattr(LvmContents, "zero", zero)
     monkeypatch.setattr(devicemapper, "node", lambda mapped, timeout_s: Path("/dev/null"))
     monkeypatch.setattr(poollock, "TIMEOUT_S", 0.2)

@@ -114,7 +114,7 @@ class LvmBackend:
         layout = layouts.parse(parameters, self._settings)
         state = await self._group.read()
         layouts.check_stripes(layout, state.extent_size)
-        return await self._objects.capacity(state, layout)
+        return await self._objects.space.capacity(state, layout)
 
     async def expand(self, volume_id: VolumeId, size_bytes: int) -> int:
         return await self._volumes.expand(self._group.own(volume_id), size_bytes)
@@ -160,7 +160,7 @@ class LvmBackend:
 
     async def full(self, volume_id: VolumeId) -> str:
         state, entry = await self._volumes.entry(self._group.own(volume_id))
-        return await self._objects.full(state, entry.lv)
+        return await self._objects.space.full(state, entry.lv)
 
     async def create_snapshot(self, csi_name: str, source: VolumeId) -> Snapshot:
         self._group.own(source)
@@ -199,7 +199,7 @@ class LvmBackend:
         """
         if self._settings.thin_pool is None:
             return
-        pool = self._objects.thin_pool(await self._group.read(), self._settings.thin_pool)
+        pool = self._objects.space.thin_pool(await self._group.read(), self._settings.thin_pool)
         if await self._devices.pool_usage(pool) is None:
             await self._group.activate(pool.name, active=True)
 
@@ -215,7 +215,7 @@ class LvmBackend:
             await asyncio.sleep(WATCH_S)
 
     async def _extend_if_full(self, name: str) -> None:
-        pool = self._objects.thin_pool(await self._group.read(), name)
+        pool = self._objects.space.thin_pool(await self._group.read(), name)
         usage = await self._devices.pool_usage(pool)
         threshold = self._settings.thin_autoextend_threshold
         if usage is None or max(usage.data_percent, usage.metadata_percent) < threshold:

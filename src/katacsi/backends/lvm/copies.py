@@ -60,9 +60,8 @@ class LvmCopies:
         layout = self._objects.layout(origin)
         if layout.integrity:
             raise Unsupported(
-                f"{self._group.path(origin.lv.name)}: LVM has no snapshots of volumes with integrity; "
-                "copy its data "
-                "in the workload, or use a class without integrity"
+                f"{self._group.path(origin.lv.name)}: LVM has no snapshots of volumes with integrity; copy "
+                "its data in the workload, or use a class without integrity"
             )
         prefix = names.SNAPSHOT_CUT if kind is Kind.SNAPSHOT_CUT else names.VOLUME_CUT
         record = self._objects.copied_record(kind, State.READY, csi_name, origin)
@@ -101,9 +100,9 @@ class LvmCopies:
     async def transfer(self, device: Device, target: Entry, length: int, layout: Layout) -> None:
         """Copy a device to an LV, zero what follows, and let go of the LV."""
         into = await self._devices.activate(target.lv)
-        await self._objects.copy(device, into, length, blank=layout.thin)
+        await self._objects.contents.copy(device, into, length, blank=layout.thin)
         if not layout.thin:
-            await self._objects.zero(into, start=length)
+            await self._objects.contents.zero(into, start=length)
         await self._devices.deactivate(target.lv)
 
     @property

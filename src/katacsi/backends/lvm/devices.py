@@ -222,9 +222,8 @@ def known_condition(group: Group, lv: Lv) -> Condition:
     if health == "partial":
         redundant = lv.segment_type.startswith("raid")
         fact = (
-            "a disk is missing; its data is still whole. Bring the disk back and lvchange --refresh it, "
-            "or add a "
-            "disk (vgextend) and lvconvert --repair it"
+            "a disk is missing; its data is still whole. Bring the disk back and lvchange --refresh it, or "
+            "add a disk (vgextend) and lvconvert --repair it"
             if redundant
             else "a disk with part of it is missing; bring the disk back, or restore it from a backup"
         )

@@ -222,8 +222,7 @@ class VolumeGroup:
         known = ", ".join(sorted(row["vg_name"] for row in rows)) or "none"
         raise PoolUnavailable(
             f"pool {self.pool!r}: no volume group has the {wanted}; there are: {known}. Make it with "
-            "vgcreate, "
-            "or bring its disks back; the setting `devices` says which disks are looked at"
+            "vgcreate, or bring its disks back; the setting `devices` says which disks are looked at"
         )
 
     def _take_lock(self) -> None:

@@ -21,9 +21,8 @@ PARAMETERS = {
     "`thin`. Default: the pool's setting.",
     "stripes": "Over how many disks the data of a `striped`, `raid5`, `raid6` or `raid10` volume is spread, "
     "parity and copies not counted. Default: 2; 3 for `raid6`.",
-    "stripe-size": "How many bytes lie on a disk before the next one's turn: a power of two from 4Ki, "
-    "at most "
-    "one extent. Default 64Ki.",
+    "stripe-size": "How many bytes lie on a disk before the next one's turn: a power of two from 4Ki, at "
+    "most one extent. Default 64Ki.",
     "mirrors": "How many copies a `raid1` or `raid10` volume has besides the first. Default 1.",
     "thin-pool": "The thin pool of a `thin` volume, by name. Default: the pool's setting.",
     "integrity": "`true`: a RAID volume keeps checksums (dm-integrity) and repairs silent corruption. "

@@ -95,7 +95,7 @@ class LvmSnapshots:
             layout = self._objects.layout(origin)
             # Thick: room for the copy, and as much again for what is written to the origin meanwhile.
             size = origin.lv.size_bytes
-            await self._objects.check_room(state, layout, size if layout.thin else 2 * size)
+            await self._objects.space.check_room(state, layout, size if layout.thin else 2 * size)
             if not layout.thin:
                 return await self._copies.cut(state, Kind.SNAPSHOT_CUT, name, csi_name, origin)
             record = self._objects.copied_record(Kind.SNAPSHOT, State.READY, csi_name, origin)
@@ -176,7 +176,7 @@ class LvmSnapshots:
         if entry.record.wipe is not Wipe.NONE and entry.record.state is not State.CREATING:
             async with self._group.changing():
                 entry = await self._objects.give_up(entry)
-            await self._objects.wipe(entry)
+            await self._objects.contents.wipe(entry)
         await self._objects.remove(entry.lv)
 
     # -- starting --------------------------------------------------------------------------------------

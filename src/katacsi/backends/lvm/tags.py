@@ -199,8 +199,7 @@ def parse(tags: frozenset[str], lv: str) -> Record | None:
     except (ValueError, KeyError, MalformedId) as error:
         raise CorruptRecord(
             f"{lv}: its tags cannot be used ({error!r}); its bytes were not touched. Mend the tags that "
-            "begin "
-            f"with {PREFIX} by lvchange --deltag and --addtag"
+            f"begin with {PREFIX} by lvchange --deltag and --addtag"
         ) from error
     return record
 

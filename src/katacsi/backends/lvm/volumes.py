@@ -142,7 +142,7 @@ class LvmVolumes:
         )
         lv_name = names.lv_name(names.VOLUME, name)
         self._objects.check_free(state, lv_name)
-        await self._objects.check_room(state, layout, size_bytes)
+        await self._objects.space.check_room(state, layout, size_bytes)
         if shared and source is not None:
             return await self._objects.cut(state, lv_name, source.lv, record)
         return await self._objects.make(state, lv_name, layout, extents, record)
@@ -152,13 +152,13 @@ class LvmVolumes:
         try:
             if request.source is None:
                 device = await self._devices.activate(entry.lv)
-                await self._objects.zero(device)
+                await self._objects.contents.zero(device)
                 await self._devices.deactivate(entry.lv)
             else:
                 entry = await self._fill_from(entry, layout, request)
         except KatacsiError as error:
             # Asked before the LV goes, and with it what filled the pool.
-            full = await self._objects.full(await self._group.read(), entry.lv)
+            full = await self._objects.space.full(await self._group.read(), entry.lv)
             # What resists is removed by the next attempt, or by the next start.
             with contextlib.suppress(KatacsiError):
                 await self._objects.remove(entry.lv)
@@ -201,14 +201,14 @@ class LvmVolumes:
                 await self._devices.mend(entry.lv)
                 return present
             self._check_growable(state, entry, layout)
-            await self._objects.check_room(state, layout, growth)
+            await self._objects.space.check_room(state, layout, growth)
             if layout.thin or self._settings.zero is Zero.EDGES:
                 await self._extend(entry, extents)
                 return extents * state.extent_size
             await self._drop_growth(name, state)
             reserved = await self._reserve(state, name, entry, layout, growth)
         device = await self._devices.activate(reserved.lv)
-        await self._objects.zero(device)
+        await self._objects.contents.zero(device)
         async with self._group.changing() as state:
             await self._objects.remove(reserved.lv)
             # Exactly what was zeroed: LVM would choose others.
@@ -218,9 +218,8 @@ class LvmVolumes:
     def _check_growable(self, state: Group, entry: Entry, layout: Layout) -> None:
         if layout.integrity:
             raise Unsupported(
-                f"volume {self._id(entry.record.name)}: a volume with integrity cannot grow; make a "
-                "larger one and "
-                "copy the data"
+                f"volume {self._id(entry.record.name)}: a volume with integrity cannot grow; make a larger "
+                "one and copy the data"
             )
         if copies := [lv.name for lv in state.snapshots_of(entry.lv.name)]:
             raise OperationPending(
@@ -271,7 +270,7 @@ class LvmVolumes:
     async def finish_removal(self, entry: Entry) -> None:
         """Wipe and remove a volume, or a snapshot, that is none any more."""
         if entry.record.state is State.DELETING:
-            await self._objects.wipe(entry)
+            await self._objects.contents.wipe(entry)
         await self._objects.remove(entry.lv)
 
     # -- words -----------------------------------------------------------------------------------------
