@@ -1,7 +1,7 @@
 """What every tier shares: markers by folder, skips that name the remedy, a scratch folder to leave clean.
 
 A test's tier is the folder it lies in; nobody writes `@pytest.mark.host`. The tiers themselves are in
-tools/run_tests.py.
+tools/tiers.py.
 """
 
 from __future__ import annotations

@@ -14,21 +14,23 @@ root or a tool must not look green.
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import gotools
+from tier_pytest import PYTHON, Running
+from tiers import BY_NAME, TIERS, TREE, Outcome, Tier, has_tests
 
-TREE = Path(__file__).resolve().parent.parent
-PYTHON = Path(sys.executable)  # not resolved: the link in .venv/bin is what makes it the venv's Python
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import IO
 
 SCRIPTS = ("bootstrap", "guest_init", "lab_inside", "lab_qemu_init", "lab_uml_init")
 
@@ -43,79 +45,9 @@ CHECKS: tuple[tuple[str, ...], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Tier:
-    """A rung of the ladder: which folders under tests/ it runs, and what it needs for that."""
-
-    name: str
-    what: str
-    folders: tuple[str, ...]
-    root: bool = False
-    programs: tuple[str, ...] = ()
-    """Go programs of tools/gotools.py, built before pytest starts so that no test's timeout pays for it."""
-    spread: bool = False
-    """Whether its files are spread over all processors: they share nothing, and do nothing but compute."""
-    limit_s: int = 900
-    """A tier that hangs is ended after this long and counts as failed, so that the others still run."""
-
-
-# In the order they run: the cheap ones first. A later tier is a line here and a folder under tests/.
-TIERS = (
-    Tier("check", "lint, format, types, import contracts, generated files", ()),
-    Tier("unit", "pure parts, no root", ("unit",), spread=True),
-    Tier("rpc", "the services over an in-memory channel", ("rpc",)),
-    Tier("host", "loop devices, mounts and mkfs on this machine", ("host",), root=True, limit_s=1800),
-    Tier(
-        "sanity",
-        "the csi-sanity suite against the running driver",
-        ("sanity",),
-        root=True,
-        programs=("csi-sanity",),
-        limit_s=1800,
-    ),
-    Tier("crash", "SIGKILL at every step, then a retry", ("crash",), root=True, limit_s=1800),
-    Tier(
-        "lab",
-        "real device-mapper, in machines of its own (user-mode Linux, QEMU)",
-        ("lab",),
-        programs=("csi-sanity",),
-        limit_s=2700,
-    ),
-    Tier(
-        "guest",
-        "volumes as a guest sees them: hot-plug, growth, power cuts (QEMU)",
-        ("guest",),
-        root=True,
-        limit_s=1800,
-    ),
-)
-BY_NAME = {tier.name: tier for tier in TIERS}
-
-
-@dataclass
-class Outcome:
-    """What came of a tier."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    seconds: float = 0
-    note: str = ""
-
-
 def say(text: str = "") -> None:
     """Print at once: the subprocesses write to the same stream."""
     print(text, flush=True)
-
-
-def folders(tier: Tier) -> list[Path]:
-    """Return the folders of a tier that hold tests."""
-    return [folder for name in tier.folders if any((folder := TREE / "tests" / name).rglob("test_*.py"))]
-
-
-def has_tests(tier: Tier) -> bool:
-    """Tell whether there is anything to run; the checks always are."""
-    return tier.name == "check" or bool(folders(tier))
 
 
 def run_checks() -> Outcome:
@@ -150,73 +82,74 @@ def _checked(command: tuple[str, ...]) -> tuple[str | None, float]:
     return answer.stdout.rstrip() if answer.returncode else None, time.monotonic() - started
 
 
-def run_pytest(tier: Tier, options: list[str]) -> Outcome:
-    """Run pytest on the folders of a tier and read its counts from the plugin's file."""
-    for program in tier.programs if os.geteuid() == 0 else ():
-        try:
-            gotools.tool_path(program)
-        except gotools.Unavailable as error:
-            say(f"{program} cannot be had: {error}")  # the tests that need it skip themselves, and say so
-    with tempfile.TemporaryDirectory(prefix="katacsi-counts-") as scratch:
-        counts = Path(scratch) / "counts.json"
-        environment = os.environ | {
-            "KATACSI_COUNTS": str(counts),
-            "PYTHONPATH": str(TREE / "tools"),
-            "PYTHONUNBUFFERED": "1",
-        }
-        argv = [str(PYTHON), "-m", "pytest", "-p", "no:cacheprovider", "-p", "pytest_counts"]
-        if tier.spread and not options:  # who has wishes wants few tests, or a debugger
-            argv += ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
-        code = _run_with_limit([*argv, *map(str, folders(tier)), *options], environment, tier.limit_s)
-        try:
-            outcome = Outcome(**json.loads(counts.read_text("utf-8")))
-        except (OSError, ValueError):
-            outcome = Outcome()
-    if code is None:
-        outcome.failed += 1
-        outcome.note = f"ended after {tier.limit_s} s"
-    elif code not in (0, 5) and not outcome.failed:  # 5: pytest collected nothing
-        outcome.failed += 1
-        outcome.note = f"pytest ended with code {code}"
-    if tier.root and os.geteuid() != 0:
-        outcome.note = f"needs root: sudo make test TIER={tier.name}"
-    return outcome
+class Ladder:
+    """The tiers that run, in their order, and what came of them."""
 
+    def __init__(self, wanted: list[Tier], options: list[str], required: set[str]) -> None:
+        self._wanted, self._options, self._required = wanted, options, required
+        self.outcomes: dict[str, Outcome] = {}
+        #: Those that run in the background, with what they print.
+        self._early: dict[str, tuple[Running, IO[str]]] = {}
+        self._leave = contextlib.ExitStack()
 
-def _run_with_limit(argv: list[str], environment: dict[str, str], limit_s: int) -> int | None:
-    """Run a command in a process group of its own; return its exit code, or None when it had to be ended."""
-    with subprocess.Popen(
-        argv, cwd=TREE, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            return process.wait(limit_s)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
-            # SIGINT first: fixtures then unmount and detach what the tests left.
-            os.killpg(process.pid, signal.SIGINT)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave.close()
+
+    def climb(self) -> None:
+        """Run the tiers and time them; a required tier in which no test ran counts as a failure."""
+        for tier in self._wanted:
+            say(f"\n=== {tier.name}: {tier.what}")
+            self._start_what_goes_beside(tier)
+            started = time.monotonic()
+            if not has_tests(tier):
+                outcome = Outcome(note="no tests yet")
+            elif tier.name == "check":
+                outcome = run_checks()
+                outcome.seconds = time.monotonic() - started
+            else:
+                outcome = self._outcome(tier)
+            if tier.name in self._required and not outcome.passed + outcome.failed:
+                outcome.failed += 1
+                outcome.note = f"required, but no test ran: {outcome.note or 'all were skipped'}"
+            self.outcomes[tier.name] = outcome
+
+    def _start_what_goes_beside(self, tier: Tier) -> None:
+        """Start tiers whose turn is later; not where somebody looks at a few tests."""
+        for other in self._wanted:
+            if other.beside == tier.name and has_tests(other) and not self._options:
+                file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 -- by the stack
+                output = self._leave.enter_context(file)
+                running = Running(other, [], output)
+                self._leave.callback(running.stop)
+                self._early[other.name] = running, output
+                say(f"({other.name} runs beside it, and is shown later)")
+
+    def _outcome(self, tier: Tier) -> Outcome:
+        early = self._early.get(tier.name)
+        if early is None:
+            self._build(tier.programs)
+            running = Running(tier, self._options)
             try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(stop, KeyboardInterrupt):
-                raise
-            return None
+                return running.wait()
+            finally:
+                running.stop()
+        running, output = early
+        outcome = running.wait()
+        output.seek(0)
+        shutil.copyfileobj(output, sys.stdout)
+        return outcome
 
-
-def run(tier: Tier, options: list[str], *, required: bool) -> Outcome:
-    """Run a tier and time it; a required tier in which no test ran counts as a failure."""
-    say(f"\n=== {tier.name}: {tier.what}")
-    started = time.monotonic()
-    if not has_tests(tier):
-        outcome = Outcome(note="no tests yet")
-    elif tier.name == "check":
-        outcome = run_checks()
-    else:
-        outcome = run_pytest(tier, options)
-    outcome.seconds = time.monotonic() - started
-    if required and not outcome.passed + outcome.failed:
-        outcome.failed += 1
-        outcome.note = f"required, but no test ran: {outcome.note or 'all were skipped'}"
-    return outcome
+    def _build(self, programs: tuple[str, ...]) -> None:
+        for program in programs if os.geteuid() == 0 else ():
+            try:
+                gotools.tool_path(program)
+            except gotools.Unavailable as error:
+                say(f"{program} cannot be had: {error}")  # the tests that need it skip themselves, and say so
 
 
 def lab_engine() -> str:
@@ -266,17 +199,16 @@ def main() -> int:
     if unknown := sorted({*asked.tiers, *required} - set(BY_NAME)):
         parser.error(f"no such tier: {' '.join(unknown)}; there are: {' '.join(BY_NAME)}")
     wanted = [tier for tier in TIERS if not asked.tiers or tier.name in asked.tiers]
-    outcomes: dict[str, Outcome] = {}
     if BY_NAME["lab"] in wanted:
         say(f"the lab's engine: {lab_engine()}")
-    try:
-        for tier in wanted:
-            outcomes[tier.name] = run(tier, options, required=tier.name in required)
-    except KeyboardInterrupt:
-        say("\ninterrupted")
-        report(outcomes)
-        return 130
-    return 0 if report(outcomes) else 1
+    with Ladder(wanted, options, required) as ladder:
+        try:
+            ladder.climb()
+        except KeyboardInterrupt:
+            say("\ninterrupted")
+            report(ladder.outcomes)
+            return 130
+    return 0 if report(ladder.outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ VARIABLE = "KATACSI_LAB_ENGINE"
 #: The machine's first disk holds the scratch folders, the others are the tests' own.
 DISKS = ("16G", *("1G",) * 5)
 TIMEOUT_S = 1500
+TEST_TIMEOUT_S = 300
+#: So many times longer an engine may take, beside user-mode Linux.
+SLOWNESS = {"uml": 1, "qemu": 2}
 #: A machine has one processor.
 MACHINES = min(2, os.cpu_count() or 1)
 #: A module that takes longer has a machine of its own; those that take less share one.
@@ -52,6 +55,11 @@ class Engine:
     """Empty when nothing does."""
     why: str
     """Why it is this one, or none."""
+
+    @property
+    def slowness(self) -> int:
+        """How many times longer than others it may take."""
+        return SLOWNESS[self.name]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -191,8 +199,10 @@ class _Machine:
                 [
                     sys.executable, LAB, "run", *(f"--disk={size}" for size in DISKS),
                     *([] if boot.udev else ["--no-udev"]),
-                    f"--timeout={TIMEOUT_S}", f"--share={folder}", f"--env=LAB_REPORTS={self._reports}",
-                    "--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"@{tests_file}",
+                    f"--timeout={TIMEOUT_S * boot.engine.slowness}",
+                    f"--share={folder}", f"--env=LAB_REPORTS={self._reports}",
+                    "--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider",
+                    f"--timeout={TEST_TIMEOUT_S * boot.engine.slowness}", f"@{tests_file}",
                 ],
                 cwd=TREE,
                 env=boot.engine.environment,
