@@ -107,18 +107,18 @@ class LoopfilePool:
         """Refuse a change to a pool that is only viewed."""
         refusals.check_writable(self.name, read_only=self._read_only)
 
-    def refuses_writes(self) -> str:
+    def refuses_writes(self, *, durable: bool = True) -> str:
         """Say why nothing can be written to the pool now; empty: something can.
 
-        Tried, because after an error ext4 refuses writes without calling itself read-only (Linux 6.14), and
-        durably, because what a filesystem only keeps in memory tells nothing of its disk. It waits as long as
+        Tried, because after an error ext4 refuses writes without calling itself read-only (Linux 6.14).
+        Durably, because what a filesystem only keeps in memory tells nothing of its disk. It waits as long as
         a frozen filesystem, or a disk that hangs, lets it.
         """
         if self._read_only:
             return ""
         probe = self.directory / _WRITE_PROBE
         try:
-            files.write_atomically(probe, b"", durable=True)
+            files.write_atomically(probe, b"", durable=durable)
             files.ensure_absent(probe)
         except (HostError, OutOfSpace) as error:
             return error.message
@@ -170,7 +170,7 @@ class LoopfilePool:
             full = ""
         if full:
             raise OutOfSpace(full) from error
-        if refusal := self.refuses_writes():
+        if refusal := self.refuses_writes(durable=False):
             raise self._unavailable(
                 f"takes no writes ({refusal}); look at the kernel's log and check its disk"
             ) from error
