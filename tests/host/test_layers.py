@@ -5,20 +5,21 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+import structlog
 
 from katacsi import app
 from katacsi.backends.api import Device
 from katacsi.errors import VolumeInUse
-from katacsi.host import block, holders, loop, loopdevices
+from katacsi.host import block, holders, loop, loopdevices, superblock
 from katacsi.host.offloop import off_loop
-from katacsi.model import AccessType
+from katacsi.model import AccessType, VolumeId
 from support.node import MIB, held, mounts_at
+
+log = structlog.get_logger(__name__)
 
 
 class Over:
     """A loop device over the device below."""
-
-    name = "over"
 
     def wanted(self, volume):
         return True
@@ -57,10 +58,35 @@ def _close(device):
     subprocess.run(["losetup", "--detach", device.path], check=True)
 
 
-@pytest.fixture(autouse=True)
-def layer(monkeypatch):
-    """Have every volume one layer; taken off again whatever a test leaves."""
-    monkeypatch.setattr(app, "LAYERS", (Over(),))
+class Logged:
+    """The simplest layer there can be: it only logs, and gives the device below as its own."""
+
+    def wanted(self, volume):
+        return True
+
+    async def open(self, volume, below, secrets):
+        log.debug("layer", step="open")
+        return below
+
+    async def opened(self, volume_id, below):
+        return below
+
+    async def close(self, volume_id, below):
+        log.debug("layer", step="close")
+
+    async def grow(self, volume, below):
+        log.debug("layer", step="grow")
+        return below
+
+
+STACKS = {"over": (Over(),), "over, logged": (Over(), Logged()), "logged, over": (Logged(), Over())}
+
+
+@pytest.fixture(autouse=True, params=STACKS)
+def stack(request, monkeypatch):
+    """Have every volume these layers."""
+    monkeypatch.setattr(app, "LAYERS", STACKS[request.param])
+    return request.param
 
 
 def over(pvc):
@@ -137,3 +163,31 @@ async def test_a_volume_that_was_left_attached_is_deleted_with_its_layer(node, v
     await node.restart_without_facts()
     await pvc.delete()
     assert node.devices == []
+
+
+@pytest.mark.gate("expand-never-lies")
+async def test_a_layer_that_a_crash_left_smaller_follows(node, volume):
+    """The device below grew and the driver died: a repeated expansion is true for the topmost device, too."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    size = pvc.size + 16 * MIB
+    volume_id = VolumeId.parse(pvc.id)
+    await (await node.driver.context.pools.holding(volume_id)).expand(volume_id, size)
+    loop.set_capacity(pvc.device)
+    await node.restart()
+    assert await pvc.expand(size) == size
+    assert block.size_bytes(over(pvc)) == size
+    assert superblock.read(over(pvc)).size_bytes == size
+    await pvc.down()
+
+
+async def test_each_step_of_a_layer_is_taken(volume, stack):
+    """Opened once, closed once; grown where it was open."""
+    if "logged" not in stack:
+        pytest.skip("this stack logs nothing")
+    with structlog.testing.capture_logs() as lines:
+        pvc = volume()
+        await pvc.up()
+        await pvc.down()
+    assert [line["step"] for line in lines if line["event"] == "layer"].count("close") == 1
+    assert any(line.get("step") == "open" for line in lines)

@@ -34,7 +34,10 @@ class DeviceStack:
         devices = [await self._backend.attach(self._id, publish_context, secrets)]
         for layer in self._layers:
             if layer.wanted(volume):
-                devices.append(await layer.open(volume, devices[-1], secrets))
+                was_open = await layer.opened(self._id, devices[-1]) is not None
+                device = await layer.open(volume, devices[-1], secrets)
+                # A crash may lie between the growth of the device below and the layer's.
+                devices.append(await layer.grow(volume, devices[-1]) if was_open else device)
         self.devices = tuple(devices)
         return devices[-1]
 
