@@ -103,6 +103,16 @@ class HostError(KatacsiError):
     retry_helps = True
 
 
+class NotProvenSound(HostError):
+    """A filesystem that nobody may mount before a check says that it is whole; a retry begins with one."""
+
+
+class Damaged(NotProvenSound):
+    """A filesystem has faults that only a person can decide about; nothing was changed by guess."""
+
+    retry_helps = False
+
+
 class CorruptRecord(HostError):
     """A record on disk does not parse. It concerns that one object; nothing was deleted or guessed."""
 

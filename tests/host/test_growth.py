@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 
-from katacsi.errors import HostError, Unsupported
-from katacsi.host import command, growth, mkfs, superblock
-from support import blockdevices
+from katacsi.errors import HostError, NotProvenSound, Unsupported
+from katacsi.host import command, fsck, growth, mkfs, superblock
+from support import blockdevices, killed
 from support.blockdevices import MIB
 
 UUID = str(uuid.uuid4())  # mkfs.btrfs refuses one that any device of the host has
@@ -21,6 +22,25 @@ CAP_SYS_RESOURCE = 24
 def capable(number: int) -> bool:
     effective = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)[1]
     return bool(int(effective, 16) >> number & 1)
+
+
+def grow_unmounted(device):
+    """As a caller does it: checked, then grown."""
+    fsck.check_offline(device, "ext4")
+    growth.grow_offline(device, "ext4")
+
+
+def populate(root):
+    """Make files of many sizes with gaps between them; give what they hold."""
+    for number in range(200):
+        (root / f"file {number}").write_bytes(os.urandom(3000 + 400 * (number % 50)))
+    for number in range(0, 200, 3):
+        (root / f"file {number}").unlink()
+    return contents(root)
+
+
+def contents(root):
+    return {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
 
 
 @pytest.fixture
@@ -42,7 +62,7 @@ async def test_ext4_grows_unmounted(device, file, scratch):
     blockdevices.resize(file, device, 900 * MIB)
     assert not growth.fills(superblock.read(device), 900 * MIB)
     for _ in range(2):
-        growth.grow_offline(device, "ext4")
+        grow_unmounted(device)
         assert growth.fills(superblock.read(device), 900 * MIB)
     with blockdevices.mounted(device, scratch / "mount") as root:
         assert (root / "file").read_text() == "kept"
@@ -129,49 +149,91 @@ async def test_unknown_filesystems_do_not_grow(device, scratch):
         growth.grow_mounted(device, scratch, "vfat")
 
 
-async def test_check_replays_the_journal(device, scratch):
-    """A copy of an ext4 in use is consistent after the check, with what had been synced."""
-    mkfs.make(device, "ext4", UUID)
+@pytest.mark.gate("a-cut-off-growth-mends-itself")
+async def test_ext4_grows_beyond_what_its_mkfs_foresaw(device, file, scratch):
+    """More than 1024 times the size of its making: resize2fs alone, in one go, would lose the files."""
+    blockdevices.resize(file, device, 64 * MIB)
+    mkfs.make(device, "ext4", UUID, zeroed=True)
     with blockdevices.mounted(device, scratch / "mount") as root:
-        (root / "file").write_text("kept")
-        os.sync()
-        (root / "other").touch()
-        descriptor = os.open(root, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-        copy = scratch / "copy"
-        blockdevices.run("cp", scratch / "image", copy)
-    assert not superblock.read(copy).clean
-    growth.check_offline(copy, "ext4")
-    assert superblock.read(copy).clean
-    with blockdevices.loop_device(copy) as other, blockdevices.mounted(other, scratch / "mount") as root:
-        assert (root / "file").read_text() == "kept"
-        assert (root / "other").exists()
+        before = populate(root)
+    size = 80 * 1024 * MIB
+    assert superblock.read(device).reserve_bytes == 1024 * 64 * MIB
+    blockdevices.resize(file, device, size)
+    grow_unmounted(device)
+    assert growth.fills(superblock.read(device), size)
+    blockdevices.run("e2fsck", "-f", "-n", device)
+    with blockdevices.mounted(device, scratch / "mount") as root:
+        assert contents(root) == before
 
 
-@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
-async def test_check_leaves_other_filesystems_alone(device, fs_type):
-    """Nothing is run on a filesystem that repairs itself at mount."""
-    growth.check_offline(Path("/nowhere"), fs_type)
+@pytest.mark.gate("a-cut-off-growth-mends-itself")
+@pytest.mark.parametrize(
+    ("before", "after", "writes"),
+    [(64, 1024, (2, 3, *range(5, 99, 5))), (200, 4096, range(3, 99, 12))],
+    ids=["of-one-group", "of-two-groups"],
+)
+async def test_a_growth_that_is_killed_is_mended_and_goes_on(scratch, before, after, writes):
+    """Killed before any of its writes, resize2fs leaves what is mended with all files, and grows then."""
+    image, copy = blockdevices.sparse_file(scratch / "image", before * MIB), scratch / "copy"
+    with blockdevices.loop_device(image) as device:
+        mkfs.make(device, "ext4", UUID, zeroed=True)
+        with blockdevices.mounted(device, scratch / "mount") as root:
+            held = populate(root)
+        fsck.check_offline(device, "ext4")
+    unsound = 0
+    for number in writes:
+        blockdevices.run("cp", "--sparse=always", image, copy)
+        blockdevices.sparse_file(copy, after * MIB)
+        with blockdevices.loop_device(copy) as device:
+            if not killed.killed_at_write(["resize2fs", device], number):
+                break
+            unsound += not looks_sound(device)
+            fsck.repair_offline(device)
+            grow_unmounted(device)
+            assert growth.fills(superblock.read(device), after * MIB), number
+            with blockdevices.mounted(device, scratch / "mount") as root:
+                assert contents(root) == held, number
+        copy.unlink()
+    assert unsound > 1
 
 
-@pytest.mark.gate("mismatched-filesystem-is-an-error")
-@pytest.mark.parametrize("step", [growth.check_offline, growth.grow_offline])
-async def test_another_filesystem_is_left_untouched(device, file, step):
-    """Taken for an ext4, another filesystem is an error and keeps every byte."""
-    blockdevices.need("mkfs.xfs")
-    mkfs.make(device, "xfs", UUID)
-    before = blockdevices.run("sha256sum", file)
-    with pytest.raises(command.CommandError, match="e2fsck"):
-        step(device, "ext4")
-    assert blockdevices.run("sha256sum", file) == before
-
-
-async def test_damage_that_needs_a_person_is_an_error(device, file):
-    """Errors that e2fsck would have to guess about are reported, not guessed about."""
+async def test_a_growth_that_fails_says_that_the_filesystem_is_sound(device, file, monkeypatch):
+    """Nothing happened to it: a caller may go on with the size that it had."""
     mkfs.make(device, "ext4", UUID)
-    with device.open("r+b") as raw:
-        raw.seek(4096)
-        raw.write(b"\xff" * 4096 * 12)
-    with pytest.raises(command.CommandError, match=r"e2fsck: exit code [4-9]"):
-        growth.check_offline(device, "ext4")
+    blockdevices.resize(file, device, 900 * MIB)
+    fails(monkeypatch, lambda: None)
+    with pytest.raises(HostError, match=r"is sound.*No luck") as caught:
+        growth.grow_offline(device, "ext4")
+    assert not isinstance(caught.value, NotProvenSound)
+
+
+async def test_a_growth_that_fails_and_leaves_faults_is_not_taken_for_usable(device, file, monkeypatch):
+    """The error says that nobody may mount it; the repair that its caller may ask for mends it."""
+    mkfs.make(device, "ext4", UUID)
+    blockdevices.resize(file, device, 900 * MIB)
+    fsck.check_offline(device, "ext4")
+    fails(monkeypatch, lambda: killed.killed_at_write(["resize2fs", device], 20))
+    with pytest.raises(NotProvenSound, match="nobody may mount it"):
+        growth.grow_offline(device, "ext4")
+    monkeypatch.undo()
+    fsck.repair_offline(device)
+    grow_unmounted(device)
+    assert growth.fills(superblock.read(device), 900 * MIB)
+
+
+def looks_sound(device):
+    asked = subprocess.run(["e2fsck", "-f", "-n", device], capture_output=True, check=False)
+    return asked.returncode == 0
+
+
+def fails(monkeypatch, meanwhile):
+    """Have resize2fs fail, after something else has happened."""
+    run = command.run
+
+    def failing(argv, **how):
+        if argv[0] != "resize2fs":
+            return run(argv, **how)
+        meanwhile()
+        raise command.CommandError("resize2fs", 1, "exit code 1", "No luck")
+
+    monkeypatch.setattr(command, "run", failing)

@@ -7,10 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from katacsi.errors import HostError, NotFound, OutOfSpace, Precondition, SizeOutOfRange, VolumeInUse
-from katacsi.host import block, growth, holders, mount, superblock
+from katacsi.errors import (
+    HostError,
+    NotFound,
+    NotProvenSound,
+    OutOfSpace,
+    Precondition,
+    SizeOutOfRange,
+    VolumeInUse,
+)
+from katacsi.host import block, command, growth, holders, mount, superblock
 from katacsi.model import AccessType
-from support import blockdevices
+from support import blockdevices, killed
 from support.node import MIB, held, live_go_sandbox, mounts_at, tools_run
 from support.shims import Agent, Numbers
 
@@ -327,6 +335,53 @@ async def test_a_failed_userspace_growth_puts_the_record_back(node, volume, monk
     assert node.record(pvc.target) == before | {"device": str(pvc.device)}
     assert await pvc.expand(pvc.size + 32 * MIB) == pvc.size + 32 * MIB
     assert is_full(pvc)
+    await pvc.down()
+
+
+def cut_off(monkeypatch):
+    """Kill the next resize2fs midway, and have no tool run afterwards, as without a driver."""
+    run, dead = command.run, []
+
+    def cut(argv, **how):
+        if dead:
+            raise command.CommandError(argv[0], -9, "killed")
+        if argv[0] != "resize2fs":
+            return run(argv, **how)
+        dead.append(killed.killed_at_write(argv, 20))
+        assert dead == [True]
+        raise command.CommandError("resize2fs", -9, "killed")
+
+    monkeypatch.setattr(command, "run", cut)
+
+
+@pytest.mark.gate("a-cut-off-growth-mends-itself")
+@pytest.mark.parametrize("then", ["expand", "publish", "pod anew"])
+async def test_a_growth_that_is_cut_off_reaches_no_pod_before_it_is_mended(node, volume, monkeypatch, then):
+    """No record names what is not proven sound; whatever call comes next mends it, with its files."""
+    pvc = volume(direct=True)
+    await pvc.up()
+    pvc.guest_writes()
+    with monkeypatch.context() as patch:
+        cut_off(patch)
+        with pytest.raises(NotProvenSound, match="nobody may mount it"):
+            await pvc.expand(pvc.size + 512 * MIB)
+        assert node.record(pvc.target) is None
+        await node.restart()
+        with pytest.raises(NotProvenSound):
+            await pvc.publish()
+        assert node.record(pvc.target) is None
+    assert (await pvc.facts()).growing == pvc.size + 512 * MIB
+    if then == "pod anew":
+        await pvc.unpublish()
+        await pvc.unstage()
+        await pvc.stage()
+    if then != "expand":
+        await pvc.publish()
+    assert await pvc.expand(pvc.size + 512 * MIB) == pvc.size + 512 * MIB
+    assert node.record(pvc.target)["device"] == str(pvc.device)
+    assert is_full(pvc)
+    assert (await pvc.facts()).growing == 0
+    assert pvc.guest_reads() == b"the guest's bytes"
     await pvc.down()
 
 

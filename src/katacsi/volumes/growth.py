@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.errors import KatacsiError
-from katacsi.host import block, growth, mount, superblock
+from katacsi.errors import KatacsiError, NotProvenSound
+from katacsi.host import block, fsck, growth, mount, superblock
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
@@ -31,26 +31,59 @@ class Growth:
     def __init__(self, settings: Settings) -> None:
         self._timeout_s = settings.timeouts.check
 
+    async def finish(self, volume: NodeVolume) -> None:
+        """Mend what a growth that was cut off has left, before anybody looks at the filesystem.
+
+        Nobody holds the device, and nobody has mounted it since: the fact kept everybody away.
+
+        Raises:
+            NotProvenSound: it could not be mended, or a person has to look at it.
+        """
+        if volume.facts.growing:
+            await off_loop(fsck.repair_offline, volume.device.path, timeout_s=self._timeout_s)
+            log.info("a growth that was cut off is mended", device=str(volume.device.path))
+            await volume.settle(growing=0)
+
     async def offline(self, volume: NodeVolume, found: Superblock | None = None) -> None:
         """Grow an ext4 that nobody has mounted, in userspace; other filesystems grow when they are mounted.
 
         Raises:
-            HostError: the check or the growth failed.
+            NotProvenSound: nobody may mount it as it is.
+            HostError: it did not grow, and is as sound as before.
         """
+        await self.finish(volume)
         found = found or await off_loop(superblock.read, volume.device.path)
         if found is None:
             return
         if growth.fills(found, volume.device.size_bytes):
             await volume.settle(pending_size=0)
         elif found.fs_type == "ext4" and not await off_loop(_mounts, volume):
-            await off_loop(growth.grow_offline, volume.device.path, found.fs_type, timeout_s=self._timeout_s)
-            _tell(volume, found.fs_type)
-            await volume.settle(pending_size=0)
+            await self._grow(volume, found.fs_type)
+
+    async def _grow(self, volume: NodeVolume, fs_type: str) -> None:
+        path = volume.device.path
+        await off_loop(fsck.check_offline, path, fs_type, timeout_s=self._timeout_s)
+        await volume.settle(growing=volume.device.size_bytes)
+        try:
+            await off_loop(growth.grow_offline, path, fs_type, timeout_s=self._timeout_s)
+        except NotProvenSound:
+            raise
+        except KatacsiError:
+            await volume.settle(growing=0)
+            raise
+        _tell(volume, fs_type)
+        await volume.settle(growing=0, pending_size=0)
 
     async def before_publish(self, volume: NodeVolume, found: Superblock | None = None) -> None:
-        """Do as `offline`; a filesystem that stays smaller than its device is no failure here."""
+        """Do as `offline`; a filesystem that stays smaller than its device is no failure here.
+
+        Raises:
+            NotProvenSound: nobody may mount it as it is.
+        """
         try:
             await self.offline(volume, found)
+        except NotProvenSound:
+            raise
         except KatacsiError as error:
             _tell_smaller(volume, error)
 

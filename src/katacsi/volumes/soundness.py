@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.errors import HostError, Precondition
-from katacsi.host import block, growth, journal, mount
-from katacsi.host.command import CommandError
+from katacsi.errors import Damaged, HostError, Precondition
+from katacsi.host import block, fsck, journal, mount
 
 if TYPE_CHECKING:
     from katacsi.host.superblock import Superblock
@@ -21,17 +20,16 @@ def ensure_checked(volume: NodeVolume, found: Superblock, timeout_s: float) -> N
     """Check an ext4 that its driver has marked with errors, and repair what needs no person; it blocks.
 
     Raises:
-        Precondition: a person has to decide; nothing was guessed.
+        Damaged: a person has to decide; nothing was guessed.
     """
     device = volume.device.path
     if not found.has_errors or mount.of_device(block.device_number(device)):
         return
     try:
-        growth.check_offline(device, found.fs_type, timeout_s=timeout_s)
-    except CommandError as error:
-        raise Precondition(
-            f"{volume}: its kernel driver met errors in the {found.fs_type}, and a person has to decide how "
-            f"to repair it: copy {device}, then run e2fsck -f on it ({error.message})"
+        fsck.check_offline(device, found.fs_type, timeout_s=timeout_s)
+    except Damaged as error:
+        raise Damaged(
+            f"{volume}: its kernel driver met errors in the {found.fs_type}. {error.message}"
         ) from error
     log.warning("a filesystem with recorded errors was repaired", volume=str(volume.id), device=str(device))
 

@@ -86,6 +86,7 @@ class Staging:
     async def _ensure_filesystem(
         self, volume: NodeVolume, fs_type: str, attributes: Mapping[str, str]
     ) -> None:
+        await self._growth.finish(volume)
         found = await self._formatter.ensure(
             volume,
             fs_type,

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from katacsi.errors import HostError
-from katacsi.host import growth, mkfs, superblock
+from katacsi.host import fsck, growth, mkfs, superblock
 from support import blockdevices
 from support.blockdevices import MIB
 
@@ -152,6 +152,7 @@ async def test_ext4_fills_what_mkfs_gave_it(tmp_path, size, options):
     ):
         os.truncate(file, device_size)
         assert growth.fills(fresh, device_size) is not grows
+        fsck.check_offline(file, "ext4")
         growth.grow_offline(file, "ext4")
         grown = superblock.read(file)
         assert (grown.size_bytes > fresh.size_bytes) is grows

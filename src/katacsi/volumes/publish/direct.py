@@ -67,7 +67,7 @@ class DirectRoute:
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Take the device off the host, finish a growth, and remember that a guest will write."""
         await off_loop(_take_off_host, volume, published)
-        if volume.facts.pending_size:
+        if volume.facts.pending_size or volume.facts.growing:
             await self._growth.before_publish(volume)
         if published.read_only:
             await off_loop(soundness.ensure_readable, volume, self._timeout_s)
