@@ -20,11 +20,11 @@ def disk(scratch):
     loop.ensure_detached(file)
 
 
-def opened_by_another(path):
-    """Start a process that has the path open; give it once it has."""
+def opened_by_another(path, *words):
+    """Start a process that has the path open, with more words on its command line; give it once it has."""
     script = "import sys; f = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", script, str(path), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout.readline() == b"open\n"
     return process
@@ -47,6 +47,24 @@ def test_a_process_that_has_the_disk_open_is_named(disk):
     assert str(process.pid) in str(holder)
     process.communicate()
     assert holders.now(disk) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sandbox"),
+    [
+        (("-name", "sandbox-4f2a,debug-threads=on", "-m", "2048"), "4f2a"),
+        (("-name", "sandbox-4f2a"), "4f2a"),
+        (("-name", "web"), ""),
+        (("sandbox-4f2a", "-name"), ""),
+    ],
+)
+def test_the_sandbox_of_a_virtual_machine_is_named(disk, words, sandbox):
+    """A person who has to end a leftover virtual machine learns whose it was."""
+    process = opened_by_another(disk, *words)
+    (holder,) = holders.now(disk)
+    assert (holder.pid, holder.sandbox) == (process.pid, sandbox)
+    assert ("sandbox 4f2a" in str(holder)) is bool(sandbox)
+    process.communicate()
 
 
 def test_any_node_of_the_disk_counts(disk, scratch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +25,75 @@ def namespace_of_another():
             yield process.pid
         finally:
             process.kill()
+
+
+@pytest.fixture
+def disk(scratch):
+    """A disk with a filesystem, mounted at `scratch/point`; who uses it may unmount it."""
+
+    @contextlib.contextmanager
+    def made(fs_type):
+        image = blockdevices.sparse_file(scratch / "disk.img", 320 << 20)
+        with blockdevices.loop_device(image) as device:
+            blockdevices.run(f"mkfs.{fs_type}", "-q", device)
+            point = scratch / "point"
+            point.mkdir()
+            blockdevices.run("mount", device, point)
+            try:
+                yield device, point
+            finally:
+                if point.is_mount():
+                    blockdevices.run("umount", point)
+
+    return made
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs"])
+def test_each_filesystem_is_found(disk, fs_type):
+    """A btrfs has a number of its own in the table, and is of its device all the same."""
+    blockdevices.need(f"mkfs.{fs_type}")
+    with disk(fs_type) as (device, point):
+        number = block.device_number(device)
+        with namespace_of_another() as pid:
+            blockdevices.run("umount", point)
+            (found,) = namespaces.mounted_elsewhere(number)
+            assert (found.pid, found.mount_point) == (pid, str(point))
+        assert namespaces.mounted_elsewhere(number) == []
+
+
+def test_a_process_that_ends_meanwhile_hides_nobody(disk, monkeypatch):
+    """The next process of its namespace is asked instead."""
+    with disk("ext4") as (device, point), namespace_of_another() as pid:
+        nsenter = ["nsenter", "-t", str(pid), "-m", "sleep", "60"]
+        with subprocess.Popen(nsenter) as second:
+            own = Path(f"/proc/{pid}/ns/mnt").readlink()
+            while Path(f"/proc/{second.pid}/ns/mnt").readlink() != own:
+                time.sleep(0.01)
+            blockdevices.run("umount", point)
+            gone = f"/proc/{min(pid, second.pid)}/mountinfo"
+
+            class Ended(type(Path())):
+                def read_bytes(self):
+                    if str(self) == gone:
+                        raise ProcessLookupError
+                    return super().read_bytes()
+
+            monkeypatch.setattr(namespaces, "Path", Ended)
+            (found,) = namespaces.mounted_elsewhere(block.device_number(device))
+            assert found.pid == max(pid, second.pid)
+            second.kill()
+
+
+def test_a_namespace_that_cannot_be_looked_into_is_an_error(disk):
+    """Without the right to look, "nobody" is not said."""
+    with disk("ext4") as (device, _), namespace_of_another():
+        script = (
+            "import os; from katacsi.host import namespaces; os.setuid(65534)\n"
+            f"print(namespaces.mounted_elsewhere({block.device_number(device)}))"
+        )
+        asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert asked.stdout == ""
+    assert "HostError: look into the mounts of process" in asked.stderr
 
 
 @pytest.mark.gate("who-holds-a-volume-is-named")

@@ -184,14 +184,16 @@ def mount_here(path: StrPath, *, directory: int = AT_FDCWD) -> tuple[int, bool]:
     )
 
 
-def block_device_at(path: StrPath) -> tuple[int, int] | None:
+def block_device_at(path: StrPath, *, directory: int = AT_FDCWD) -> tuple[int, int] | None:
     """Give (major, minor) of the block device node that a path leads to; None where it is something else.
+
+    A relative path begins at the directory that is open as a descriptor.
 
     No server is asked, so a file on a network filesystem that is gone does not hang us.
     """
     buffer = ctypes.create_string_buffer(_STATX_SIZE)
     flags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
-    _checked(_libc.statx(AT_FDCWD, os.fsencode(path), flags, _STATX_TYPE, buffer))
+    _checked(_libc.statx(directory, os.fsencode(path), flags, _STATX_TYPE, buffer))
     # struct statx: u16 stx_mode at 28, u32 stx_rdev_major and stx_rdev_minor at 128.
     mode, major, minor = struct.unpack_from("=H", buffer, 28)[0], *struct.unpack_from("=II", buffer, 128)
     return (major, minor) if stat.S_ISBLK(mode) else None

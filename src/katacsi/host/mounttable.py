@@ -112,7 +112,13 @@ def _stack(top_id: int) -> list[Mount]:
 
 def of_device(device: tuple[int, int]) -> list[Mount]:
     """Give the mounts of the filesystem on a block device (major, minor), wherever they are."""
-    return [mount for mount in _with_any((b" %d:%d " % device, b" - btrfs ")) if mount.device == device]
+    return of_device_in(_read(), device)
+
+
+def of_device_in(raw: bytes, device: tuple[int, int]) -> list[Mount]:
+    """Do as `of_device`, for the table of another mount namespace, as a process in it shows it."""
+    marks = (b" %d:%d " % device, b" - btrfs ")
+    return [mount for mount in _with_any(marks, raw) if mount.device == device]
 
 
 def mentioning(source: str, device: tuple[int, int] | None, node: str) -> list[Mount]:
@@ -125,7 +131,7 @@ def mentioning(source: str, device: tuple[int, int] | None, node: str) -> list[M
     marks += [os.fsencode(node) + b" "] if node else []
     if any(byte in b"\t\n \\#" for mark in (source, node) for byte in os.fsencode(mark)):
         return table()  # the table shows such signs in another way
-    return _with_any(marks)
+    return _with_any(marks, _read())
 
 
 def below(path: Path) -> list[Mount]:
@@ -139,8 +145,7 @@ def below(path: Path) -> list[Mount]:
     return [mount for mount in table() if top in mount.target.parents]
 
 
-def _with_any(marks: Iterable[bytes]) -> list[Mount]:
-    raw = _read()
+def _with_any(marks: Iterable[bytes], raw: bytes) -> list[Mount]:
     found = [mark for mark in marks if mark in raw]  # mostly none, and then no line is looked at
     return [_parsed(line) for line in _split(raw) if any(mark in line for mark in found)] if found else []
 

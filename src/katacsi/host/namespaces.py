@@ -8,15 +8,12 @@ Source: mount_namespaces(7), proc_pid_mountinfo(5).
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from katacsi.host import _linux
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from katacsi.host import _linux, mounttable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,37 +32,32 @@ def mounted_elsewhere(device: tuple[int, int], proc: Path = Path("/proc")) -> li
     """List the mounts of a block device's filesystem (major, minor) in other namespaces, one a namespace.
 
     Raises:
-        HostError: the processes cannot be listed.
+        HostError: a namespace cannot be looked into, so nobody can say (CAP_SYS_PTRACE is needed).
     """
     try:
-        names = [name for name in os.listdir(proc) if name.isdigit()]
-        own = os.readlink(proc / "self" / "ns" / "mnt")
+        names = sorted((name for name in os.listdir(proc) if name.isdigit()), key=int)
+        seen = {os.readlink(proc / "self" / "ns" / "mnt")}
     except OSError as error:
         raise _linux.failure(f"list the processes in {proc}", error) from error
-    mark = b" %d:%d " % device
     found = []
-    for name in _one_a_namespace(proc, names, own):
-        try:
-            table = Path(f"{proc}/{name}/mountinfo").read_bytes()
-        except OSError:
-            continue  # it ended just now; whoever is left in its namespace holds the device as before
-        if (start := table.find(mark)) >= 0:
-            line = table[table.rfind(b"\n", 0, start) + 1 :].split(b"\n", 1)[0]
-            found.append(MountedElsewhere(int(name), _comm(proc, name), os.fsdecode(line.split()[4])))
-    return found
-
-
-def _one_a_namespace(proc: Path, names: list[str], own: str) -> Iterator[str]:
-    """Give a process for each namespace but our own; one that cannot be asked leaves its namespace open."""
-    seen = {own}
-    for name in names:
+    for name in names:  # the oldest of a namespace first: it lasts longest, and sees most
         try:
             namespace = os.readlink(f"{proc}/{name}/ns/mnt")
-        except OSError:
-            continue  # a kernel thread, a process that ended, or one of another user namespace
-        if namespace not in seen and os.path.exists(f"{proc}/{name}/mountinfo"):  # noqa: PTH110 -- as above
-            seen.add(namespace)
-            yield name
+            if namespace in seen:
+                continue
+            table = Path(f"{proc}/{name}/mountinfo").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended; if others are in its namespace, the next of them is asked
+        except OSError as error:
+            if error.errno == errno.EINVAL or (name == "1" and error.errno == errno.EACCES):
+                # It is ending, and in no namespace any more; or it is init, as in `holders`, and those that
+                # it started show its namespace.
+                continue
+            raise _linux.failure(f"look into the mounts of process {name} in {proc}", error) from error
+        seen.add(namespace)
+        if mounts := mounttable.of_device_in(table, device):
+            found.append(MountedElsewhere(int(name), _comm(proc, name), str(mounts[0].target)))
+    return found
 
 
 def _comm(proc: Path, name: str) -> str:
