@@ -64,8 +64,8 @@ def repair_offline(device: Path, *, timeout_s: float = 3600.0) -> None:
 
     Only for a caller whose facts say that a growth of his began, and who kept everybody from mounting it
     since: then e2fsck may be told to mend everything, which it does by itself (`-p`) in part only. Measured
-    on filesystems of 8 MiB to 700 MiB, grown to as much as 100 GiB, with resize2fs killed before any of its
-    writes: no file was lost.
+    on filesystems of 8 MiB to 512 MiB, grown to as much as 100 GiB, with resize2fs killed before one of its
+    writes, 600 times: no file was lost.
 
     Raises:
         Damaged: it has other faults as well; nothing was changed by guess.
