@@ -68,3 +68,9 @@ def resize(file: Path, device: Path, size: int) -> None:
     """Give a file another size, and its loop device, too."""
     os.truncate(file, size)
     run("losetup", "--set-capacity", device)
+
+
+def backing(device: Path) -> str:
+    """Give the path of a loop device's file, as sysfs shows it; empty where it has none."""
+    shown = Path(f"/sys/block/{device.name}/loop/backing_file")
+    return shown.read_text().strip() if shown.exists() else ""

@@ -35,6 +35,7 @@ from katacsi.backends.protocols import (
     features_of,
 )
 from katacsi.backends.values import (
+    Attachment,
     Capacity,
     CreateRequest,
     Device,
@@ -49,6 +50,7 @@ from katacsi.model import Condition, ContentSource, SizeRange, SnapshotId, Volum
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "Attachment",
     "Backend",
     "BackendCheck",
     "BackendChecks",

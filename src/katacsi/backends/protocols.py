@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from katacsi.backends.facts import Facts
     from katacsi.backends.values import (
+        Attachment,
         Capacity,
         CreateRequest,
         Device,
@@ -109,6 +110,18 @@ class OnNode(Protocol):
 
         Raises:
             VolumeInUse: somebody still holds it.
+        """
+
+    async def release(self, volume_id: VolumeId, attachment: Attachment) -> None:
+        """Take the device away, proven, without asking the storage; no device is success.
+
+        For teardown when `detach` cannot answer: the storage is gone, unmounted or broken, and `start` may
+        have failed or was never called. The id, what the node remembers and what the kernel knows have to do.
+        A device that is not provably this volume's stays, whatever the node remembers.
+
+        Raises:
+            VolumeInUse: somebody still holds it.
+            HostError: the kernel cannot be asked, or the device may be this volume's and nothing proves it.
         """
 
     async def refresh(self, volume_id: VolumeId) -> int:

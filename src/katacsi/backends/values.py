@@ -109,6 +109,19 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a node remembers of a volume that it attached, from stage to unstage, never beyond a reboot.
+
+    Attributes:
+        device: the path of the device that `attach` gave; None: nobody remembers.
+        publish_context: what `attach` was given, which holds no secret.
+    """
+
+    device: Path | None = None
+    publish_context: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """What a pool can still give: bytes in all, and the largest single volume."""
 

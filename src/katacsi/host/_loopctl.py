@@ -37,6 +37,7 @@ LOOP_MAJOR = 7
 INFO = struct.Struct("=QQQQQIIII")
 INFO_BYTES = 232
 INFO_FLAGS_AT = 52
+INFO_NAME_AT = 56
 #: struct loop_config: fd, block_size, loop_info64 (INFO, lo_file_name, 112 bytes unused), 64 bytes reserved.
 CONFIG = struct.Struct("=II QQQQQIIII 64s 112x 64x")
 NAME_BYTES = 64
@@ -79,6 +80,11 @@ def file_of(fd: int) -> tuple[int, int] | None:
     """Give (st_dev, st_ino) of the file that a device has; None as for `status`."""
     info = status(fd)
     return None if info is None else INFO.unpack_from(info)[:2]
+
+
+def name_of(info: bytes) -> str:
+    """Give the name in a loop_info64, which is whatever its maker wrote there."""
+    return info[INFO_NAME_AT : INFO_NAME_AT + NAME_BYTES].split(b"\0", 1)[0].decode(errors="replace")
 
 
 def without_autoclear(info: bytes) -> bytes:

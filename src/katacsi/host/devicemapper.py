@@ -29,7 +29,8 @@ _HEADER: Final = struct.Struct("=3IIIIiIIIQ128s129s7x")
 #: `struct dm_target_spec`: sector_start, length, status, next, target_type.
 _TARGET: Final = struct.Struct("=QQiI16s")
 _VERSION: Final = (4, 0, 0)
-#: _IOWR(0xfd, 12, struct dm_ioctl)
+#: _IOWR(0xfd, 7, struct dm_ioctl), and 12.
+_DM_DEV_STATUS: Final = 0xC138FD07
 _DM_TABLE_STATUS: Final = 0xC138FD0C
 _SUSPENDED: Final = 1 << 1
 _BUFFER_FULL: Final = 1 << 8
@@ -72,37 +73,72 @@ def find(uuid: str) -> Mapped | None:
     Raises:
         HostError: device-mapper cannot be asked.
     """
+    control = opened()
     try:
-        control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        buffer = asked(control, _DM_TABLE_STATUS, uuid=uuid)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise _linux.failure(f"ask device-mapper for {uuid}", error) from error
+    finally:
+        os.close(control)
+    return _mapped(_HEADER.unpack_from(buffer), buffer)
+
+
+# -- for `dmrelease` -----------------------------------------------------------------------------------
+
+
+def opened() -> int:
+    """Give a descriptor of device-mapper's door.
+
+    Raises:
+        HostError: it cannot be opened.
+    """
+    try:
+        return os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise HostError(
             f"{CONTROL}: device-mapper cannot be asked ({error.strerror}); modprobe dm-mod, and give "
             "katacsi's container the host's /dev"
         ) from error
-    try:
-        return _table_status(control, uuid)
-    except OSError as error:
-        raise _linux.failure(f"ask device-mapper for {uuid}", error) from error
-    finally:
-        os.close(control)
 
 
-def _table_status(control: int, uuid: str) -> Mapped | None:
+def request(*, name: str = "", uuid: str = "", room: int = _ROOM[0]) -> bytearray:
+    """Give a `struct dm_ioctl`, with room for an answer of so many bytes."""
+    buffer = bytearray(room)
+    _HEADER.pack_into(
+        buffer, 0, *_VERSION, room, _HEADER.size, 0, 0, _NO_FLUSH, 0, 0, 0, name.encode(), uuid.encode()
+    )
+    return buffer
+
+
+def asked(control: int, number: int, *, name: str = "", uuid: str = "") -> bytearray:
+    """Give the answer to an ioctl; raises OSError, ENXIO where there is no such device."""
     for room in _ROOM:
-        buffer = bytearray(room)
-        _HEADER.pack_into(
-            buffer, 0, *_VERSION, room, _HEADER.size, 0, 0, _NO_FLUSH, 0, 0, 0, b"", uuid.encode()
-        )
-        try:
-            fcntl.ioctl(control, _DM_TABLE_STATUS, buffer)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return None
-            raise
-        header = _HEADER.unpack_from(buffer)
-        if not header[7] & _BUFFER_FULL:
-            return _mapped(header, buffer)
-    raise HostError(f"device-mapper has more to say about {uuid} than fits in {_ROOM[-1]} bytes")
+        buffer = request(name=name, uuid=uuid, room=room)
+        fcntl.ioctl(control, number, buffer)
+        if not _HEADER.unpack_from(buffer)[7] & _BUFFER_FULL:
+            return buffer
+    raise HostError(f"device-mapper has more to say about {name or uuid} than fits in {_ROOM[-1]} bytes")
+
+
+def data_start(buffer: bytearray) -> int:
+    """Say where the data of an answer begins."""
+    return int(_HEADER.unpack_from(buffer)[4])
+
+
+def uuid_of(control: int, name: str) -> str | None:
+    """Give the UUID of a device, by name; None: it is gone."""
+    try:
+        buffer = asked(control, _DM_DEV_STATUS, name=name)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise
+    return bytes(_HEADER.unpack_from(buffer)[12]).split(b"\0", 1)[0].decode(errors="replace")
+
+
+# -- devices -------------------------------------------------------------------------------------------
 
 
 def _mapped(header: tuple[int | bytes, ...], buffer: bytearray) -> Mapped:
@@ -133,12 +169,12 @@ def node(device: Mapped, timeout_s: float) -> Path:
     candidates = [_MAPPER / device.name, Path(f"/dev/dm-{device.number[1]}")]
     deadline = time.monotonic() + timeout_s
     while True:
-        if _is_node(candidates[0], device.number):
+        if is_node(candidates[0], device.number):
             return candidates[0]
         if time.monotonic() >= deadline:
             break
         time.sleep(0.02)
-    if _is_node(candidates[1], device.number):
+    if is_node(candidates[1], device.number):
         return candidates[1]
     raise HostError(
         f"{candidates[0]}: is not device {device.number[0]}:{device.number[1]} (nor is {candidates[1]}); "
@@ -146,7 +182,8 @@ def node(device: Mapped, timeout_s: float) -> Path:
     )
 
 
-def _is_node(path: Path, number: tuple[int, int]) -> bool:
+def is_node(path: Path, number: tuple[int, int]) -> bool:
+    """Whether a path is the node of the block device with this number."""
     try:
         status = os.stat(path)
     except OSError:

@@ -59,13 +59,14 @@ def available() -> str | None:
 
 
 def attach(
-    file: Path, *, sector_size: int = 4096, direct_io: bool = True, discard: bool = True
+    file: Path, *, sector_size: int = 4096, direct_io: bool = True, discard: bool = True, label: str = ""
 ) -> LoopDevice:
     """Give the file a loop device: the one it has, or a new one with the wished properties, verified.
 
     A device that is there already shows the present size of its file afterwards. `discard=False` keeps
-    guests, mkfs and fstrim from punching holes into a file whose blocks are reserved. However many threads or
-    processes call this for one file at once, it gets one device.
+    guests, mkfs and fstrim from punching holes into a file whose blocks are reserved. A new device carries
+    the label, at most 63 bytes, by which `looprelease` finds it when its file cannot be asked. However many
+    threads or processes call this for one file at once, it gets one device.
 
     Raises:
         Precondition: somebody else attached the file with other properties.
@@ -82,7 +83,7 @@ def attach(
             fitting = _settled(present, os.fstat(lock).st_size, discard=discard)
             if fitting:
                 return fitting
-        device = _attach_new(file, sector_size, direct_io=direct_io, discard=discard)
+        device = _attach_new(file, sector_size, label, direct_io=direct_io, discard=discard)
         loopdevices.hints[device.backing] = device.number
     except OSError as error:
         raise _linux.failure(f"attach {file} to a loop device", error) from error
@@ -135,7 +136,7 @@ def _settled(device: LoopDevice, file_size: int, *, discard: bool) -> LoopDevice
     return device
 
 
-def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool) -> LoopDevice:
+def _attach_new(file: Path, sector_size: int, label: str, *, direct_io: bool, discard: bool) -> LoopDevice:
     backing = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     control = os.open(_loopctl.CONTROL, os.O_RDWR | os.O_CLOEXEC)
     fresh = False
@@ -145,7 +146,7 @@ def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool)
             try:
                 with _configuring:
                     number = _loopctl.added(control) if fresh else _loopctl.free(control)
-                    device = _configured(number, backing, file, sector_size, direct_io=direct_io)
+                    device = _configured(number, backing, label, sector_size, direct_io=direct_io)
             except OSError as error:
                 # Somebody else is getting this device, or removed it just now.
                 if error.errno not in (errno.EBUSY, errno.ENXIO, errno.ENODEV):
@@ -170,9 +171,10 @@ def _attach_new(file: Path, sector_size: int, *, direct_io: bool, discard: bool)
         os.close(backing)
 
 
-def _configured(number: int, backing: int, file: Path, sector_size: int, *, direct_io: bool) -> LoopDevice:
+def _configured(number: int, backing: int, label: str, sector_size: int, *, direct_io: bool) -> LoopDevice:
     flags = _loopctl.LO_FLAGS_DIRECT_IO if direct_io else 0
-    name = os.fsencode(file)[: _loopctl.NAME_BYTES - 1]  # for people who call losetup; nothing reads it
+    name = label.encode()
+    assert len(name) < _loopctl.NAME_BYTES, label
     nothing = (0,) * 8
     config = _loopctl.CONFIG.pack(backing, sector_size, *nothing, flags, name)
     fd = _loopctl.opened(number, os.O_RDWR)
@@ -246,7 +248,7 @@ def detach(device: LoopDevice | Path, file_identity: tuple[int, int]) -> None:
 def _detach(number: int, file_identity: tuple[int, int]) -> None:
     without_discard = False
     for pause_s in (*_DETACH_PAUSES_S, None):
-        fd = _claimed(number)
+        fd = claimed(number)
         cleared = fd is None
         if fd is not None:
             try:
@@ -263,7 +265,7 @@ def _detach(number: int, file_identity: tuple[int, int]) -> None:
     raise _in_use(number)
 
 
-def _claimed(number: int) -> int | None:
+def claimed(number: int) -> int | None:
     """Open a device for ourselves alone; None where it has no file, or is losing it just now.
 
     Mounted, or claimed by device-mapper, mkfs or swap, it is refused before the kernel is told anything.

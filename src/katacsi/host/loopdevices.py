@@ -34,6 +34,7 @@ class LoopDevice:
         size_limit: at most this many bytes of the file, 0 for all.
         file_read_only: the file was opened for reading only, which lasts as long as it is attached.
         backing_device: (major, minor) of the block device that stands in for a file, else (0, 0).
+        label: what it was given at its making, which stays whatever becomes of the file.
     """
 
     number: int
@@ -48,6 +49,7 @@ class LoopDevice:
     size_limit: int = 0
     file_read_only: bool = False
     backing_device: tuple[int, int] = (0, 0)
+    label: str = ""
 
 
 # Which device a file had when we last looked; each use is checked against the device.
@@ -88,7 +90,11 @@ def holding(backing: tuple[int, int]) -> LoopDevice | None:
 
 
 def devices() -> list[LoopDevice]:
-    """Give all loop devices of the host that have a file, by number, whoever made them."""
+    """Give all loop devices of the host that have a file, by number, whoever made them.
+
+    But not those that cannot be asked for their file, whose filesystem was shut down or whose disk is gone: a
+    file that could be looked at just now is none of theirs. See `looprelease`.
+    """
     try:
         numbers = sorted(
             int(name[4:])
@@ -97,7 +103,16 @@ def devices() -> list[LoopDevice]:
         )
     except OSError as error:
         raise _linux.failure("list /sys/block", error) from error
-    return [device for device in map(described, numbers) if device]
+    return [device for device in map(_answering, numbers) if device]
+
+
+def _answering(number: int) -> LoopDevice | None:
+    try:
+        return described(number)
+    except errors.HostError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
+            return None
+        raise
 
 
 def described(number: int) -> LoopDevice | None:
@@ -135,6 +150,7 @@ def describe(fd: int, number: int) -> LoopDevice | None:
         size_limit=size_limit,
         file_read_only=bool(flags & _loopctl.LO_FLAGS_READ_ONLY),
         backing_device=(os.major(rdevice), os.minor(rdevice)),
+        label=_loopctl.name_of(info),
     )
 
 
@@ -155,7 +171,7 @@ def _hinted(backing: tuple[int, int]) -> LoopDevice | None:
     number = hints.get(backing)
     if number is None:
         return None
-    device = described(number)
+    device = _answering(number)
     if device and device.backing == backing:
         return device
     hints.pop(backing, None)

@@ -9,7 +9,7 @@ from katacsi.backends.api import Device
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from katacsi.backends.api import Backend, Volume
+    from katacsi.backends.api import Attachment, Backend, Volume
     from katacsi.model import VolumeId
     from katacsi.volumes.layers import Layer
 
@@ -57,16 +57,32 @@ class DeviceStack:
         Raises:
             VolumeInUse: somebody still holds one; what lies above it is gone.
         """
-        open_layers: list[tuple[Layer, Device]] = []
-        if self._layers and (below := await self._backend.attached(self._id)) is not None:
-            for layer in self._layers:
-                if (above := await layer.opened(self._id, below)) is not None:
-                    open_layers.append((layer, below))
-                    below = above
-        for layer, lower in reversed(open_layers):
-            await layer.close(self._id, lower)
+        if self._layers and (bottom := await self._backend.attached(self._id)) is not None:
+            await self._close_layers(bottom)
         await self._backend.detach(self._id)
         self.devices = ()
+
+    async def release(self, attachment: Attachment) -> None:
+        """Do as `detach` by what the node remembers and the kernel knows, where the storage cannot be asked.
+
+        Raises:
+            VolumeInUse: as `detach`.
+            HostError: nothing proves whose the device is.
+        """
+        if self._layers and attachment.device is not None:
+            await self._close_layers(Device(attachment.device, 0))
+        await self._backend.release(self._id, attachment)
+        self.devices = ()
+
+    async def _close_layers(self, bottom: Device) -> None:
+        open_layers: list[tuple[Layer, Device]] = []
+        below = bottom
+        for layer in self._layers:
+            if (above := await layer.opened(self._id, below)) is not None:
+                open_layers.append((layer, below))
+                below = above
+        for layer, lower in reversed(open_layers):
+            await layer.close(self._id, lower)
 
     async def refresh(self, volume: Volume) -> Device:
         """Make the attached devices as large as the volume is now; give the topmost."""

@@ -48,6 +48,10 @@ class Pool:
                     self._started = True
         return self._backend
 
+    def unasked(self) -> Backend:
+        """Give the backend as it is, perhaps not started; nothing but `release` may be asked of it."""
+        return self._backend
+
     async def close(self) -> None:
         """Let go of the storage, if it was opened."""
         if self._started:
@@ -159,6 +163,11 @@ class Pools:
                 "the object is on another node, or the pool's storage was replaced"
             )
         return backend
+
+    def unasked(self, volume_id: VolumeId) -> Backend | None:
+        """Give the backend of an id's pool without opening it, for teardown; None: there is no such pool."""
+        pool = self._pools.get(volume_id.pool)
+        return None if pool is None else pool.unasked()
 
     async def find(self, volume_id: str) -> tuple[Backend, Volume]:
         """Give a volume and the backend that holds it.

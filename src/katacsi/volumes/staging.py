@@ -9,8 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
+from katacsi.backends.api import Attachment, Device
 from katacsi.directvolume import guard
-from katacsi.errors import AlreadyExists, HostError, VolumeInUse
+from katacsi.errors import AlreadyExists, HostError, Precondition, VolumeInUse
 from katacsi.host import block, mount, uuids
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
@@ -22,12 +25,14 @@ from katacsi.volumes.publish.mode import Asked
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from katacsi.backends.api import Device
     from katacsi.volumes.context import Context
     from katacsi.volumes.formatting import Formatter
     from katacsi.volumes.growth import Growth
     from katacsi.volumes.requests import Stage
     from katacsi.volumes.volume import NodeVolume
+
+
+log = structlog.get_logger(__name__)
 
 
 class Staging:
@@ -108,14 +113,22 @@ class Staging:
         except MalformedId:
             return
         with self._context.locks.hold(volume_lock(parsed.name)):
-            backend = await self._context.pools.holding(parsed)
             if targets := self._marks.targets_of(volume_id):
                 raise VolumeInUse(
                     f"volume {volume_id}: is published at {targets[0].path}; unpublish it first"
                 )
-            stack = self._context.volumes.devices_of(backend, parsed)
-            devices = await stack.look()
             stagings = self._marks.stagings_of(volume_id)
+            try:
+                backend = await self._context.pools.holding(parsed)
+                stack = self._context.volumes.devices_of(backend, parsed)
+                devices = await stack.look()
+            except HostError as away:
+                await self._release(parsed, staging_path, stagings, away)
+                return
+            if not devices and any(staged.devices for staged in stagings):
+                # The storage knows of no device, and we have given one out: its image may have been removed.
+                await self._release(parsed, staging_path, stagings, None)
+                return
             if devices and not stagings:
                 await off_loop(unused.require_no_record, self._context.writer, parsed, devices)
             was_mounted = await off_loop(_release_mounts, parsed, staging_path, devices)
@@ -129,6 +142,28 @@ class Staging:
                 raise
             for staged in stagings:
                 await off_loop(self._marks.remove, staged)
+
+    async def _release(
+        self, volume_id: VolumeId, staging_path: str, stagings: Sequence[Staged], away: HostError | None
+    ) -> None:
+        """Let go of a device by what this boot's marks and the kernel know: its pool cannot be asked.
+
+        Raises:
+            HostError: it has a device that nothing proves to be its own; or the pool is not configured.
+        """
+        backend = self._context.pools.unasked(volume_id)
+        if backend is None:
+            raise away or Precondition(f"volume {volume_id}: pool {volume_id.pool!r} is not configured here")
+        stack = self._context.volumes.devices_of(backend, volume_id)
+        remembered = [Path(name) for staged in stagings[:1] for name in staged.devices]
+        devices = [Device(path, 0) for path in remembered if path.is_block_device()]
+        await off_loop(_release_mounts, volume_id, staging_path, devices)
+        context = stagings[0].publish_context if stagings else {}
+        await stack.release(Attachment(remembered[0] if remembered else None, context))
+        for staged in stagings:
+            await off_loop(self._marks.remove, staged)
+            reason = away.message if away else "its device is known to the kernel only"
+            log.warning("a volume was taken down without its pool", volume=str(volume_id), reason=reason)
 
     def _wanted(self, volume: NodeVolume, request: Stage) -> Staged:
         capability = request.capability

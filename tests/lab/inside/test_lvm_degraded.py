@@ -7,9 +7,10 @@ import contextlib
 
 import pytest
 
-from katacsi.backends.api import CreateRequest, Facts, PoolContext, SizeRange
+from katacsi.backends.api import Attachment, CreateRequest, Facts, PoolContext, SizeRange
 from katacsi.backends.lvm import LvmBackend, LvmSettings
-from katacsi.errors import HostError, OutOfSpace
+from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
+from katacsi.host import dmrelease
 from katacsi.model import MIB
 from katacsi.testing import blockio
 from support.real_lvm import DEVICES, VG, lvs, pull, pullable, run, wait_for
@@ -105,6 +106,26 @@ async def test_a_group_that_lacks_a_disk_gives_no_room(disks):
             await pool.attach(kept.id, {}, {})
             await pool.detach(kept.id)
             assert [item.csi_name for item in (await pool.list("", 0)).items] == ["kept"]
+
+
+@pytest.mark.gate("teardown-needs-no-storage")
+async def test_a_volume_is_released_when_its_group_is_gone_with_its_disk(disks):
+    """LVM finds the group no more, in a driver that goes on; the kernel's own door takes the device away."""
+    with pullable(disks[0]) as disk:
+        run("vgcreate", "--yes", VG, disk)
+        settings = LvmSettings(volume_group=VG, devices=(*DEVICES, "/dev/mapper/pullable"))
+        pool = LvmBackend(settings, PoolContext("pool", "test.katacsi.io", "node-1"))
+        await pool.start()
+        volume = await pool.create(request("a"))
+        device = await pool.attach(volume.id, {}, {})
+        pull(disk)
+        pool._group._known = None
+        with pytest.raises((PoolUnavailable, HostError)):
+            await pool.detach(volume.id)
+        await pool.release(volume.id, Attachment(device.path))
+        assert not device.path.exists()
+        assert not [found for found in dmrelease.every() if "-kv--a" in found.name]
+        await pool.close()
 
 
 async def test_a_lost_disk_is_reported(disks):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pydantic
 
     from katacsi.backends.api import (
+        Attachment,
         CreateRequest,
         Device,
         Facts,
@@ -129,6 +130,9 @@ class LoopfileBackend:
     async def detach(self, volume_id: VolumeId) -> None:
         await self._change(self._devices.detach, self._pool.own(volume_id))
 
+    async def release(self, volume_id: VolumeId, attachment: Attachment) -> None:
+        await off_loop(self._devices.release, volume_id, attachment.device)
+
     async def refresh(self, volume_id: VolumeId) -> int:
         return await self._change(self._devices.refresh, self._pool.own(volume_id))
 
@@ -183,9 +187,8 @@ class LoopfileBackend:
         self._accounting.count(folders, directories.room(self._pool.directory))
 
     def _delete(self, name: str) -> None:
-        # Read first: what has a damaged record keeps its device too.
-        if self._volume_objects.read(name) is not None:
-            self._devices.detach(name)
+        self._volume_objects.read(name)  # first: what has a damaged record keeps its device, too
+        self._devices.detach(name)
         self._volume_objects.remove(name)
 
     def _capacity(self, parameters: Mapping[str, str]) -> Capacity:

@@ -6,9 +6,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from katacsi.backends.api import Device
+from katacsi.backends.loopfile import labels
 from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation
 from katacsi.errors import HostError, Precondition
-from katacsi.host import block, directories, files, loop, loopdevices, sizedfiles
+from katacsi.host import block, directories, files, loop, loopdevices, looprelease, sizedfiles
 from katacsi.model import MIB, Condition, format_size
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from katacsi.backends.loopfile.pool import LoopfilePool
     from katacsi.backends.loopfile.settings import LoopfileSettings
     from katacsi.backends.loopfile.volumes import LoopfileVolumes
+    from katacsi.model import VolumeId
 
 #: A pool with less room than this part of its filesystem is about to fail writes to sparse volumes.
 _LITTLE_ROOM = 100
@@ -44,23 +46,25 @@ class LoopfileDevices:
         # What a thick volume discards would be taken from the pool again when it is written.
         discard = record.allocation is not Allocation.THICK
         try:
-            device = loop.attach(disk, sector_size=SECTOR_SIZE, direct_io=self._direct_io, discard=discard)
+            device = self._attached(disk, self._pool.volume_id(name), discard=discard)
         except (HostError, Precondition):
             if not self._direct_io or self._can_direct_io():
                 raise
-            device = loop.attach(disk, sector_size=SECTOR_SIZE, direct_io=False, discard=discard)
+            device = self._attached(disk, self._pool.volume_id(name), discard=discard)
         return Device(device.path, device.size_bytes)
 
     def attached(self, name: str) -> Device | None:
         """Say which loop device a volume has."""
         disk = self._folder.disk(name)
-        if not disk.exists():
-            # Absent volumes have no device: a file is removed only after its device. In a pool that is away,
-            # every file looks absent.
-            self._pool.verify()
-            return None
-        device = loopdevices.attached_to(disk)
-        return None if device is None else Device(device.path, device.size_bytes)
+        if disk.exists():
+            device = loopdevices.attached_to(disk)
+            return None if device is None else Device(device.path, device.size_bytes)
+        # In a pool that is away, every file looks absent.
+        self._pool.verify()
+        # A file is removed only after its device; but somebody may have removed it by hand.
+        for found in self._found(self._pool.volume_id(name)):
+            return Device(found.path, block.size_bytes(found.path))
+        return None
 
     def detach(self, name: str) -> None:
         """Take a volume's loop device away, proven."""
@@ -69,6 +73,28 @@ class LoopfileDevices:
             loop.ensure_detached(disk)
         else:
             self._pool.verify()
+            self.release(self._pool.volume_id(name), None)
+
+    def release(self, volume_id: VolumeId, remembered: Path | None) -> None:
+        """Take a volume's loop device away, proven, without looking into the pool."""
+        for found in self._found(volume_id, remembered):
+            looprelease.release(found)
+
+    def _found(self, volume_id: VolumeId, remembered: Path | None = None) -> list[looprelease.Found]:
+        """Give the devices that are provably a volume's, by what the kernel has of them."""
+        disk = self._folder.disk(volume_id.name)
+        return [
+            found for found in looprelease.every() if labels.is_of_volume(found, disk, volume_id, remembered)
+        ]
+
+    def _attached(self, disk: Path, volume_id: VolumeId, *, discard: bool) -> loopdevices.LoopDevice:
+        return loop.attach(
+            disk,
+            sector_size=SECTOR_SIZE,
+            direct_io=self._direct_io,
+            discard=discard,
+            label=labels.label(self._pool.place, volume_id),
+        )
 
     def refresh(self, name: str) -> int:
         """Make a loop device as large as its file."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from katacsi.backends.common import refusals
 from katacsi.backends.common.poollock import PoolLock
-from katacsi.backends.loopfile import layout
+from katacsi.backends.loopfile import labels, layout
 from katacsi.errors import HostError, OutOfSpace, PoolNotSetUp, PoolUnavailable
-from katacsi.host import directories, files
-from katacsi.model import MIB, format_size
+from katacsi.host import directories, files, looprelease
+from katacsi.model import MIB, VolumeId, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,7 @@ class LoopfilePool:
         self.volumes = layout.ObjectFolder("volume", self.directory / "volumes", "volume.json")
         self.snapshots = layout.ObjectFolder("snapshot", self.directory / "snapshots", "snapshot.json")
         self.uid = ""
+        self.place = labels.place(context.node_id, settings.directory)
         self._require_mount = settings.require_mount
         self._read_only = context.read_only
         self._lock = PoolLock()
@@ -64,6 +65,8 @@ class LoopfilePool:
         if not self._read_only:
             if directories.room(self.directory).read_only:
                 raise self._unavailable("is mounted read-only; check the disk, then mount it read-write")
+            if self._read_uid() is None:
+                self._require_never_used()
             self._take_lock()
         try:
             self.uid = self._read_uid() or self._make_identity()
@@ -102,6 +105,10 @@ class LoopfilePool:
         storage, remedy = str(self.directory), "mount the former storage"
         refusals.check_own(object_id, self.name, self.uid, storage=storage, remedy=remedy)
         return object_id.name
+
+    def volume_id(self, name: str) -> VolumeId:
+        """Give the id of a volume."""
+        return VolumeId(self.name, self.uid, name)
 
     def changing(self) -> None:
         """Refuse a change to a pool that is only viewed."""
@@ -193,6 +200,15 @@ class LoopfilePool:
         if not isinstance(uid, str) or not re.fullmatch(r"[0-9a-f]{8}", uid):
             raise self._unavailable(f"has a damaged {layout.IDENTITY}: uid {uid!r} is not 8 hex digits")
         return uid
+
+    def _require_never_used(self) -> None:
+        """Tell a folder in which a pool may be founded from one whose disk was unmounted."""
+        for found in looprelease.every():
+            if labels.is_at(found, self.place, self.directory):
+                raise self._unavailable(
+                    f"has no {layout.IDENTITY}, but {found.path} is the device of a volume that lay there "
+                    f"({found.shown}), so its disk was unmounted; mount it again"
+                )
 
     def _make_identity(self) -> str:
         for folder in (self.volumes, self.snapshots):

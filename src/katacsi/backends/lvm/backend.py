@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import structlog
 
 from katacsi.backends.api import Capacity, Scope
+from katacsi.backends.lvm import abandoned
 from katacsi.backends.lvm import layout as layouts
 from katacsi.backends.lvm.checks import CHECKS
 from katacsi.backends.lvm.commands import Lvm
@@ -21,6 +22,7 @@ from katacsi.backends.lvm.snapshots import LvmSnapshots
 from katacsi.backends.lvm.sweep import sweep
 from katacsi.backends.lvm.volumes import LvmVolumes
 from katacsi.errors import KatacsiError, NotFound, Precondition
+from katacsi.host.offloop import off_loop
 from katacsi.model import SnapshotId, storage_name
 
 if TYPE_CHECKING:
@@ -28,7 +30,16 @@ if TYPE_CHECKING:
 
     import pydantic
 
-    from katacsi.backends.api import CreateRequest, Device, Facts, Page, PoolContext, Snapshot, Volume
+    from katacsi.backends.api import (
+        Attachment,
+        CreateRequest,
+        Device,
+        Facts,
+        Page,
+        PoolContext,
+        Snapshot,
+        Volume,
+    )
     from katacsi.backends.examination import BackendCheck
     from katacsi.model import Condition, VolumeId
 
@@ -146,6 +157,9 @@ class LvmBackend:
                 await self._devices.detach(state, entry.lv)
         except NotFound:
             return
+
+    async def release(self, volume_id: VolumeId, attachment: Attachment) -> None:
+        await off_loop(abandoned.release, volume_id, attachment.device)
 
     async def refresh(self, volume_id: VolumeId) -> int:
         device = await self.attached(volume_id)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import time
 from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.common import refusals
 from katacsi.backends.common.poollock import PoolLock
-from katacsi.backends.lvm import names
+from katacsi.backends.lvm import abandoned, names
 from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
 from katacsi.host.offloop import off_loop
 
@@ -71,7 +70,7 @@ class VolumeGroup:
             )
         if row["vg_exported"] not in {"", "0"}:
             raise self._unavailable("is exported; vgimport it")
-        self.uid = hashlib.sha256(self.uuid.encode()).hexdigest()[:8]
+        self.uid = abandoned.pool_uid(self.uuid)
         if not self._read_only:
             await off_loop(self._take_lock)
         try:
