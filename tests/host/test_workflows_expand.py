@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import os
 from types import SimpleNamespace
 
 import pytest
 
+from katacsi.backends.loopfile import factfile
 from katacsi.errors import (
     HostError,
     NotFound,
@@ -64,6 +66,19 @@ async def test_a_mounted_filesystem_grows_under_its_pod(volume, fs_type, more):
     assert await pvc.expand(pvc.size + more, path=pvc.staging) == size
     await pvc.down()
     assert pvc.disk.stat().st_size == size
+
+
+@pytest.mark.parametrize("way", [{"direct": True}, {"access": AccessType.BLOCK}], ids=["direct", "block"])
+async def test_a_growth_that_a_crash_cut_short_is_finished_by_its_pool(node, volume, way):
+    """The volume has its size already and the pool has not stored it: the retry still goes to the pool."""
+    pvc = volume(**way)
+    await pvc.up()
+    os.truncate(pvc.disk, 2 * pvc.size)
+    await node.restart()
+    assert await pvc.expand(2 * pvc.size) == 2 * pvc.size == device_size(pvc)
+    stored = factfile.decode((pvc.disk.parent / "volume.json").read_bytes())
+    assert json.loads(stored.line)["size_bytes"] == 2 * pvc.size
+    await pvc.down()
 
 
 @pytest.mark.gate("expand-never-lies")

@@ -126,11 +126,12 @@ class NodeVolume:
             OutOfSpace: the pool has no room.
             Unsupported: volumes of its pool cannot grow.
         """
-        if not isinstance(self.backend, Growing):
+        if isinstance(self.backend, Growing):
+            # Also where it is as large: the backend finishes a growth that a crash cut short.
+            grown = await self.backend.expand(self.id, size_bytes)
+            self._volume = replace(self._volume, size_bytes=grown)
+        elif size_bytes > self.size_bytes:
             raise Unsupported(f"{self}: volumes of pool {self.id.pool} cannot grow")
-        # Also where it has the size: a crash may lie between the storage's growth and its record of it.
-        grown = await self.backend.expand(self.id, size_bytes)
-        self._volume = replace(self._volume, size_bytes=grown)
         if self.devices:
             await self._stack.refresh(self._volume)
         return self.size_bytes
