@@ -182,14 +182,71 @@ async def test_a_group_whose_disk_takes_no_writes(vg):
     await pool.create(request("b"))
 
 
-async def test_growing_reserves_first_what_is_zeroed(vg):
-    """A volume grows into the very extents that were zeroed for it; nothing else is left."""
+@pytest.fixture
+def zeroed(vg, monkeypatch):
+    """The extents of the growth of `a` at each moment when it was zeroed."""
+    seen = []
+
+    async def zero(self, device, start=0):
+        lvs = vg.lvs()
+        if "kg-a" in lvs:
+            seen.append(vg.extents("kg-a"))
+            for name in lvs:  # a neighbour is deleted meanwhile
+                if name.startswith("beside-"):
+                    vg.lvm("lvremove", "--yes", f"{VG}/{name}")
+
+    monkeypatch.setattr(LvmContents, "zero", zero)
+    return seen
+
+
+@pytest.mark.parametrize("parameters", [{}, {"type": "striped"}], ids=["linear", "striped"])
+async def test_a_volume_grows_into_the_very_extents_that_were_zeroed(vg, zeroed, parameters):
+    """LVM would choose those right behind it, in which a former tenant's bytes are."""
+    pool = await vg.start()
+    volume = await pool.create(request("a", **parameters))
+    for disk in vg.disks:
+        vg.lvm("lvcreate", "--zero", "n", "--name", f"beside-{disk.name}", "--extents", "4", VG, disk)
+    before = vg.extents("kv-a")
+    assert await pool.expand(volume.id, 16 * MIB) == 16 * MIB
+    (grown_into,) = zeroed
+    assert grown_into
+    assert vg.extents("kv-a") - before == grown_into
+    assert await pool.expand(volume.id, 16 * MIB) == 16 * MIB
+    assert not [name for name in vg.lvs() if name.startswith("kg-")]
+    assert (await pool.get(volume.id)).size_bytes == 16 * MIB
+
+
+async def test_a_growth_that_failed_is_begun_anew(vg, zeroed, monkeypatch):
+    """What it reserved is given back first: the retry may ask for another size."""
     pool = await vg.start()
     volume = await pool.create(request("a"))
-    assert await pool.expand(volume.id, 13 * MIB) == 16 * MIB
+
+    async def fail(self, device, start=0):
+        raise HostError("the disk does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LvmContents, "zero", fail)
+        with pytest.raises(HostError, match="does not answer"):
+            await pool.expand(volume.id, 12 * MIB)
+    assert "kg-a" in vg.lvs()
+    assert (await pool.get(volume.id)).size_bytes == 8 * MIB
     assert await pool.expand(volume.id, 16 * MIB) == 16 * MIB
+    assert [len(extents) for extents in zeroed] == [2]
     assert set(vg.lvs()) == {"kv-a"}
-    assert (await pool.get(volume.id)).size_bytes == 16 * MIB
+
+
+async def test_a_thick_snapshot_needs_room_for_its_copy_and_for_what_is_written_meanwhile(vg):
+    """With room for one of them it is refused, and nothing is left of it."""
+    pool = await vg.start()
+    free = (await pool.capacity({})).available_bytes // (4 * MIB)
+    volume = await pool.create(request("a", required=40 * MIB))
+    vg.lvm("lvcreate", "--zero", "n", "--name", "others", "--extents", str(free - 10 - 15), VG)
+    pool = await vg.start()
+    assert (await pool.capacity({})).available_bytes == 60 * MIB
+    with pytest.raises(OutOfSpace, match="80Mi were asked for, 60Mi can be given"):
+        await pool.create_snapshot("s", volume.id)
+    assert set(vg.lvs()) == {"kv-a", "others"}
+    assert (await pool.list_snapshots("", 0)).items == ()
 
 
 async def test_strangers_are_left_alone(vg):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,18 @@ class Metadata:
         answer = self.lvm("lvs", "--reportformat", "json", "--options", "lv_name,lv_tags", VG)
         rows = json.loads(answer)["report"][0]["lv"]
         return {row["lv_name"]: set(row["lv_tags"].split(",")) - {""} for row in rows}
+
+    def extents(self, lv_name: str) -> set[tuple[str, int]]:
+        """Give where an LV lies, its legs' metadata left out: disk and number of each physical extent."""
+        fields = ("--noheadings", "--options", "lv_name,seg_pe_ranges", "--separator", "|")
+        found = set()
+        for line in self.lvm("lvs", "--all", *fields, VG).splitlines():
+            name, _, ranges = line.strip().partition("|")
+            name = name.strip("[]")
+            if name == lv_name or name.startswith(f"{lv_name}_rimage_"):
+                for disk, first, last in re.findall(r"(/[^ :]+):(\d+)-(\d+)", ranges):
+                    found |= {(disk, number) for number in range(int(first), int(last) + 1)}
+        return found
 
     def seqno(self) -> int:
         """Give the number of metadata commits."""
