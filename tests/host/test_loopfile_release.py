@@ -47,12 +47,10 @@ def held_open(device):
             holder.kill()
 
 
-def has_device(volume):
-    """Whether any loop device is this volume's; numbers are reused at once by neighbours."""
+def has_device(volume, device=None):
+    """Whether any loop device is this volume's: its number is given to others at once."""
     disk = Path("volumes", volume.id.name, "disk.img")
-    return any(labels.is_of_volume(found, disk, volume.id, None) for found in looprelease.every()) or any(
-        found.label is None and found.shown.endswith(str(disk)) for found in looprelease.every()
-    )
+    return any(labels.is_of_volume(found, disk, volume.id, device) for found in looprelease.every())
 
 
 class Pool:
@@ -130,11 +128,11 @@ async def test_a_device_goes_without_its_pool(pool, again):
         await backend.close()
         backend = made(pool.point)
     await backend.release(pool.volume.id, pool.attachment)
-    assert not has_device(pool.volume)
-    assert has_device(pool.other)
+    assert not has_device(pool.volume, pool.device)
+    assert has_device(pool.other, pool.others_device)
     await backend.release(pool.volume.id, pool.attachment)  # done already is success
     await backend.release(pool.other.id, Attachment(pool.others_device))
-    assert not has_device(pool.other)
+    assert not has_device(pool.other, pool.others_device)
 
 
 @pytest.mark.gate("teardown-needs-no-storage")
@@ -144,10 +142,10 @@ async def test_a_held_device_stays(pool):
     with held_open(pool.device):
         with pytest.raises(VolumeInUse, match=rf"{pool.device} .* is held by .*process"):
             await pool.backend.release(pool.volume.id, pool.attachment)
-        assert has_device(pool.volume)
-    assert has_device(pool.volume), "the kernel was told to let go as soon as it could"
+        assert has_device(pool.volume, pool.device)
+    assert has_device(pool.volume, pool.device), "the kernel was told to let go as soon as it could"
     await pool.backend.release(pool.volume.id, pool.attachment)
-    assert not has_device(pool.volume)
+    assert not has_device(pool.volume, pool.device)
 
 
 @pytest.mark.parametrize("lost", ["the image", "the folder"])
@@ -160,7 +158,7 @@ async def test_a_volume_whose_image_was_removed_by_hand_is_torn_down(scratch, lo
         attached = await pool.backend.attached(pool.volume.id)
         assert (attached.path, attached.size_bytes) == (pool.device, MIB)
         await pool.backend.delete(pool.volume.id)
-        assert not has_device(pool.volume)
+        assert not has_device(pool.volume, pool.device)
         assert await pool.backend.attached(pool.volume.id) is None
         assert await pool.backend.get(pool.volume.id) is None
         await pool.backend.delete(pool.other.id)

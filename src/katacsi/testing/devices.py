@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from katacsi.backends.api import Attachment
 from katacsi.errors import OutOfSpace, SizeOutOfRange, VolumeInUse
 from katacsi.testing import blockio
 from katacsi.testing.kit import ConformanceKit
@@ -113,6 +116,25 @@ class DeviceTests(ConformanceKit):
         assert await pool.read(volume.id, 10) == b"still here"
         await pool.detach(volume.id)
         assert await pool.backend.attached(volume.id) is None
+
+    async def test_a_device_is_released_without_the_pool(self, pool: PoolUnderTest) -> None:
+        """Teardown works where the pool could not be started: held is refused, no device is success."""
+        volume, other = await pool.create("a"), await pool.create("b")
+        await pool.write(volume.id, b"kept")
+        device, others = await pool.attach(volume.id), await pool.attach(other.id)
+        attachment = Attachment(device.path)
+        with blockio.held(device), pytest.raises(VolumeInUse):
+            await pool.unstarted().release(volume.id, attachment)
+        assert await pool.backend.attached(volume.id) == device
+        for _ in range(2):
+            await pool.unstarted().release(volume.id, attachment)
+            assert await pool.backend.attached(volume.id) is None
+        assert await pool.backend.attached(other.id) == others
+        foreign = replace(other.id, pool_uid="ffffffff")
+        await pool.unstarted().release(foreign, Attachment(Path("/dev/no-such-device")))
+        assert await pool.backend.attached(other.id) == others
+        assert await pool.read(volume.id, 4) == b"kept"
+        await pool.detach(other.id)
 
     async def test_bytes_survive_detaching_and_restarts(self, pool: PoolUnderTest) -> None:
         """Start, middle and end of a volume are the same after a detach, and after a restart in between."""

@@ -79,6 +79,10 @@ class PoolUnderTest:
         )
         return self._make_backend(context)
 
+    def unstarted(self) -> Backend:
+        """Give a second backend on the same storage that was never started."""
+        return self._make(read_only=False)
+
     async def start(self) -> None:
         """Start the backend."""
         await self.backend.start()

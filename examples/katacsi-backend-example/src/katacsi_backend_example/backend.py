@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katacsi.backends.api import Capacity, Device, Facts, Page, Scope, Volume
+from katacsi.backends.api import Attachment, Capacity, Device, Facts, Page, Scope, Volume
 from katacsi.errors import (
     AlreadyExists,
     HostError,
@@ -118,6 +118,9 @@ class DisksBackend:
     async def detach(self, volume_id: VolumeId) -> None:
         await asyncio.to_thread(self._detach, self._own(volume_id))
 
+    async def release(self, volume_id: VolumeId, attachment: Attachment) -> None:
+        await asyncio.to_thread(self._release, volume_id, attachment.device)
+
     async def refresh(self, volume_id: VolumeId) -> int:
         record = await asyncio.to_thread(self._require, self._own(volume_id))
         return _size_of(Path(record["disk"]))
@@ -214,14 +217,15 @@ class DisksBackend:
         record = self._state.read(name)
         if record is None or not record["attached"]:
             return
-        try:
-            # Refused while the disk is mounted or claimed, by device-mapper or a virtual machine for example.
-            os.close(os.open(record["disk"], os.O_RDONLY | os.O_EXCL))
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise VolumeInUse(f"volume {name}: {record['disk']} is in use; unmount it first") from error
-            raise HostError(f"volume {name}: {record['disk']}: {error.strerror}") from error
+        _require_unused(name, Path(record["disk"]))
         self._state.write(name, {**record, "attached": False})
+
+    def _release(self, volume_id: VolumeId, remembered: Path | None) -> None:
+        # A disk stays where it is. What there is to take away is a note, which may be gone with its own disk.
+        if self._state.identity() == volume_id.pool_uid:
+            self._detach(volume_id.name)
+        elif remembered is not None and remembered in self._devices:
+            _require_unused(volume_id.name, remembered)
 
     def _set_facts(self, name: str, expected: Facts, new: Facts) -> None:
         self._changing()
@@ -258,6 +262,18 @@ class DisksBackend:
 def _require_no_parameters(parameters: Mapping[str, str]) -> None:
     for key in parameters:
         raise InvalidRequest(f"disks.katacsi.io/{key}", "unknown parameter; this backend has none")
+
+
+def _require_unused(name: str, disk: Path) -> None:
+    try:
+        # Refused while the disk is mounted or claimed, by device-mapper or a virtual machine for example.
+        os.close(os.open(disk, os.O_RDONLY | os.O_EXCL))
+    except FileNotFoundError:
+        return  # the disk was taken out
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise VolumeInUse(f"volume {name}: {disk} is in use; unmount it first") from error
+        raise HostError(f"volume {name}: {disk}: {error.strerror}") from error
 
 
 def _device(record: Record) -> Device:

@@ -32,6 +32,13 @@ class State:
             self._replace(identity, {"uid": secrets.token_hex(4)})
         self.uid = self._load(identity)["uid"]
 
+    def identity(self) -> str:
+        """Give the pool's identity, opened or not; empty: it cannot be read, or there is none."""
+        try:
+            return str(self._load(self._directory / "pool.json")["uid"])
+        except (OSError, CorruptRecord, KeyError):
+            return ""
+
     def read(self, name: str) -> Record | None:
         """Give a volume's record; None means that there is none."""
         # The identity proves that this is the directory: one whose disk is not mounted looks empty.
