@@ -2,7 +2,7 @@
 # Run in the guest that tools/lab_qemu.py boots, whose root is an initrd. The folders of the host are shares.
 #
 # It lays the unpacked tools and a RAM disk over the host's root and makes that the root; tools/lab_inside.sh does
-# the rest, in the background: nobody waits for a command as long as it may take.
+# the rest, as the first process.
 set -eu
 
 shares=/run/shares
@@ -24,6 +24,10 @@ while IFS= read -r folder; do
     number=$((number + 1))
 done <run/lab/shared
 
-# As switch_root has it, so that paths of mounts are the same for everybody; what serves the ports keeps its root.
+# The first process goes on in the new root, as with switch_root; what serves the ports keeps the old one.
+cat >/run/init <<'END'
+cd /run/lab/root
 mount --move . /
-setsid chroot . /bin/bash /run/lab/inside </dev/null >/dev/console 2>&1 &
+exec chroot . /bin/bash /run/lab/inside </dev/null >/dev/console 2>&1
+END
+kill -USR1 1

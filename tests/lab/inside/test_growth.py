@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from katacsi.errors import VolumeInUse
 from support import node as nodes
 from support.node import MIB
 
@@ -28,5 +31,18 @@ async def test_a_mounted_volume_grows_under_its_pod(scratch: Path, fs_type: str)
                 assert await volume.expand(960 * MIB) == 960 * MIB
         assert os.statvfs(target).f_blocks > 2 * before
         assert (target / "file").read_text() == "kept"
-        await volume.down()
+        await volume.unpublish()
+        await unstage(volume)
         await volume.delete()
+
+
+async def unstage(volume: nodes.Volume) -> None:
+    """Ask as the kubelet does, again: udev looks at what was unmounted, for long where it computes slowly."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return await volume.unstage()
+        except VolumeInUse:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.2)
