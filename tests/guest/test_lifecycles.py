@@ -55,7 +55,7 @@ async def test_a_container_that_restarts_finds_its_volume(node, volume, runtime)
         first = sandbox.create(pvc.mount())
         written = write(first, "data", MIB)
         sandbox.stop_container(first)
-        assert holders.now(pvc.device()) == []
+        assert holders.lasting(pvc.device()) == []
         assert digest(sandbox.create(pvc.mount()), "data") == written
     await pvc.down()
 
@@ -73,7 +73,7 @@ async def test_two_containers_share_a_volume(node, volume, runtime):
         assert digest(second, "more", at="/var/lib/other") == answer
         assert holders.now(pvc.device())
         sandbox.stop_container(second)
-        assert holders.now(pvc.device()) == []
+        assert holders.lasting(pvc.device()) == []
     await pvc.down()
 
 
@@ -85,7 +85,7 @@ async def test_an_init_container_prepares_what_the_others_use(node, volume, runt
         init = sandbox.create(pvc.mount("/prepared"))
         written = write(init, "data", MIB, at="/prepared")
         sandbox.stop_container(init)
-        assert holders.now(pvc.device()) == []
+        assert holders.lasting(pvc.device()) == []
         main = sandbox.create(pvc.mount())
         assert digest(main, "data") == written
         write(main, "more", MIB)

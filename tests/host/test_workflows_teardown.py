@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from katacsi.errors import KatacsiError, VolumeInUse
+from katacsi.host import mount
 from support import blockdevices
 from support.node import Volume, held
 
@@ -45,6 +48,24 @@ async def test_an_image_that_was_removed_by_hand(reflink_node, pvc, restarted):
         await pvc.unstage()
     await pvc.unstage()
     assert not blockdevices.backing(device)
+
+
+async def test_a_device_that_another_volume_has_by_now(reflink_node):
+    """A crash left the mark of a detached device behind, and the next volume was given its name."""
+    pvc, other = Volume(reflink_node), Volume(reflink_node, "pvc-2")
+    await pvc.up()
+    await pvc.unpublish()
+    marks = reflink_node.driver.context.marks
+    mark = marks.staged(str(pvc.staging))
+    await pvc.unstage()
+    await other.up()
+    marks.add(replace(mark, devices=(str(other.device),)))
+    await pvc.unstage()
+    assert marks.staged(str(pvc.staging)) is None
+    assert mount.at(other.target)
+    assert blockdevices.backing(other.device)
+    await other.unpublish()
+    await other.unstage()
 
 
 async def test_a_mount_that_nobody_remembers_is_not_taken_down(reflink_node):

@@ -156,7 +156,7 @@ class Staging:
             raise away or Precondition(f"volume {volume_id}: pool {volume_id.pool!r} is not configured here")
         stack = self._context.volumes.devices_of(backend, volume_id)
         remembered = [Path(name) for staged in stagings[:1] for name in staged.devices]
-        devices = [Device(path, 0) for path in remembered if path.is_block_device()]
+        devices = await off_loop(_still_mounted, remembered, staging_path)
         await off_loop(_release_mounts, volume_id, staging_path, devices)
         context = stagings[0].publish_context if stagings else {}
         await stack.release(Attachment(remembered[0] if remembered else None, context))
@@ -201,6 +201,20 @@ class Staging:
                 f"{volume}: has {volume.size_bytes} bytes, but {device.path} shows {device.size_bytes}; "
                 "nothing was written. The device may belong to something else"
             )
+
+
+def _still_mounted(remembered: Sequence[Path], staging_path: str) -> list[Device]:
+    """Give those of a volume's former devices that its staging path shows.
+
+    A name that nothing shows any more may be another volume's device by now; what holds the volume's own is
+    found when that is released.
+    """
+    numbers = {entry.device for entry in mount.at(Path(staging_path))}
+    return [
+        Device(path, 0)
+        for path in remembered
+        if path.is_block_device() and block.device_number(path) in numbers
+    ]
 
 
 def _release_mounts(volume_id: VolumeId, staging_path: str, devices: Sequence[Device]) -> bool:
