@@ -8,8 +8,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from katacsi.httpserver import MAX_REQUEST_BYTES
 from katacsi.metrics import Metrics
-from katacsi.metrics_page import MAX_REQUEST_BYTES, serve_metrics
+from katacsi.metrics_page import serve_metrics
 
 
 @pytest.fixture
