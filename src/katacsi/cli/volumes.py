@@ -15,23 +15,17 @@ from typing import TYPE_CHECKING
 import click
 
 from katacsi import app, logs, settings
-from katacsi.cli import views
 from katacsi.cli.options import config_option
 from katacsi.cli.output import Output, output_option, print_facts, print_json, print_table
-from katacsi.cli.views import Detail, View
-from katacsi.errors import KatacsiError, NotFound, SettingsError
-from katacsi.model import MalformedId, VolumeId
-from katacsi.volumes.publish.marks import Marks
+from katacsi.errors import KatacsiError, SettingsError
+from katacsi.inventory import collecting, views
+from katacsi.inventory.views import Detail, View
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from katacsi.backends.api import Backend, Volume
     from katacsi.settings import Settings
     from katacsi.volumes.pools import Pools
-
-#: Volumes that are asked of a pool at once.
-_PAGE = 500
 
 
 @click.group()
@@ -99,13 +93,13 @@ async def _list(loaded: Settings, only: str | None) -> tuple[list[View], list[Ka
     if not chosen:
         known = ", ".join(pool.name for pool in pools)
         raise SettingsError(f"--pool {only}: there is no such pool; the configuration has {known}")
-    state = await _state(loaded)
+    marks = await collecting.marks_of(loaded)
     found: list[View] = []
     errors: list[KatacsiError] = []
     try:
         for pool in chosen:
             try:
-                found += [_view(state, volume) for volume in await _all(await pool.open())]
+                found += await collecting.views_of(pool, marks)
             except KatacsiError as error:
                 errors.append(error)
     finally:
@@ -113,71 +107,14 @@ async def _list(loaded: Settings, only: str | None) -> tuple[list[View], list[Ka
     return found, errors
 
 
-async def _all(backend: Backend) -> list[Volume]:
-    found: list[Volume] = []
-    cursor = ""
-    while True:
-        page = await backend.list(cursor, _PAGE)
-        found += page.items
-        cursor = page.next_cursor
-        if not cursor:
-            return found
-
-
 async def _show(loaded: Settings, wanted: str) -> tuple[View, Detail]:
     pools = _pools(loaded)
     try:
-        backend, volume = await _found(pools, wanted)
+        backend, volume = await collecting.find(pools, wanted)
         condition = await backend.condition(volume.id)
         device = await backend.attached(volume.id)
         backend_name = next(pool.backend_name for pool in pools if pool.name == volume.id.pool)
-        view = _view(await _state(loaded), replace(volume, condition=condition))
-        return view, Detail(backend_name, device)
+        marks = await collecting.marks_of(loaded)
+        return collecting.view(replace(volume, condition=condition), marks), Detail(backend_name, device)
     finally:
         await pools.close()
-
-
-async def _found(pools: Pools, wanted: str) -> tuple[Backend, Volume]:
-    """Find a volume by id or name.
-
-    Raises:
-        NotFound: it is proven absent in every pool.
-        KatacsiError: it is in none of the pools that can be read, and one cannot.
-    """
-    try:
-        parsed = VolumeId.parse(wanted)
-    except MalformedId:
-        return await _by_name(pools, wanted)
-    backend = await pools.holding(parsed)
-    volume = await backend.get(parsed)
-    if volume is None:
-        raise NotFound(f"volume {wanted}: does not exist; see `katacsi volumes list`")
-    return backend, volume
-
-
-async def _by_name(pools: Pools, wanted: str) -> tuple[Backend, Volume]:
-    unread: KatacsiError | None = None
-    for pool in pools:
-        try:
-            backend = await pool.open()
-            volume = await backend.find(wanted)
-        except KatacsiError as error:
-            unread = error
-            continue
-        if volume is not None:
-            return backend, volume
-    if unread is not None:
-        raise unread
-    raise NotFound(f"volume {wanted!r}: no pool has a volume of this name; see `katacsi volumes list`")
-
-
-async def _state(loaded: Settings) -> Marks:
-    """Read the driver's marks of this boot; without any, nothing was staged. Nothing is made here."""
-    state = Marks(loaded.state_path)
-    if all((loaded.state_path / folder).is_dir() for folder in ("published", "staged")):
-        await state.load()
-    return state
-
-
-def _view(state: Marks, volume: Volume) -> View:
-    return View(volume, state.stagings_of(str(volume.id)), state.targets_of(str(volume.id)))

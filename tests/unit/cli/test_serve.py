@@ -26,7 +26,7 @@ FORBIDDEN = (
     "rich", "pygments", "markdown_it", "kubernetes", "opentelemetry", "prometheus_client.twisted",
     "katacsi.demo", "katacsi.doctor", "katacsi.testing", "katacsi.cli.volumes", "katacsi.cli.direct_volume",
     "katacsi.cli.backends", "katacsi.cli.config", "katacsi.cli.schema", "katacsi.cli.output",
-    "katacsi.cli.views",
+    "katacsi.inventory",
 )  # fmt: skip
 
 

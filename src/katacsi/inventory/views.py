@@ -1,4 +1,4 @@
-"""How `katacsi volumes` shows a volume: as a row, as a list of facts, as JSON."""
+"""How a volume is shown: as a row, as a list of facts, as JSON."""
 
 from __future__ import annotations
 
