@@ -11,6 +11,7 @@ import gc
 import signal
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi import logs  # isort: skip -- first: it keeps structlog from importing rich
@@ -30,6 +31,8 @@ from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import HostError, SettingsError
 from katacsi.host import command, offloop
+from katacsi.kubelet.liveness import serve_health
+from katacsi.kubelet.registration import Registrar
 from katacsi.metrics import Metrics
 from katacsi.metrics_page import serve_metrics
 from katacsi.rpc.changes import Changes
@@ -43,9 +46,10 @@ from katacsi.volumes.publish.marks import Marks
 from katacsi.volumes.workflows import Workflows
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
     from katacsi.directvolume.handover import Handover
+    from katacsi.httpserver import HttpServer
     from katacsi.settings import Settings
     from katacsi.volumes.layers import Layer
 
@@ -208,10 +212,13 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         gc.enable()
         offloop.stay_beside_loop()
         await server.listen(socket)
-        log.info("serving", driver=settings.driver_name, version=katacsi.__version__, node=node_id)
-        await stop.wait()
-        log.info("stopping")
-        await server.drain(settings.timeouts.drain)
+        async with AsyncExitStack() as served:
+            served.push_async_callback(server.drain, settings.timeouts.drain)
+            log.info("serving", driver=settings.driver_name, version=katacsi.__version__, node=node_id)
+            await _start_health(settings, socket, stack)
+            await _start_registration(settings, socket, metrics, served)
+            await stop.wait()
+            log.info("stopping")
     log.info("stopped")
 
 
@@ -230,17 +237,37 @@ def _stop_signal() -> asyncio.Event:
 
 async def _start_metrics(workflows: Workflows, stack: AsyncExitStack) -> None:
     context = workflows.context
-    settings = context.settings
-    if settings.metrics.address is None:
+    make = partial(serve_metrics, context.metrics.registry, refresh=partial(refresh, context))
+    await _start_page("metrics", context.settings.metrics.address, make, stack)
+
+
+async def _start_health(settings: Settings, socket: Path, stack: AsyncExitStack) -> None:
+    await _start_page("health", settings.health.address, partial(serve_health, socket), stack)
+
+
+async def _start_page(
+    name: str, address: str | None, make: Callable[[str, int], Awaitable[HttpServer]], stack: AsyncExitStack
+) -> None:
+    """Serve a page at the address that the section of that name has, until the stack is left."""
+    if address is None:
         return
-    host, _, port = settings.metrics.address.rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
-        page = await serve_metrics(
-            context.metrics.registry, host.strip("[]"), int(port), refresh=partial(refresh, context)
-        )
-    except OSError as error:
-        raise SettingsError(
-            f"metrics.address {settings.metrics.address}: cannot be listened on: {error.strerror}"
-        ) from error
+        page = await make(host.strip("[]"), int(port))
+    except (OSError, OverflowError) as error:  # no such port
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{name}.address {address}: cannot be listened on: {reason}") from error
     stack.push_async_callback(page.close)
-    log.info("metrics", port=page.port)
+    log.info(name, port=page.port)
+
+
+async def _start_registration(
+    settings: Settings, socket: Path, metrics: Metrics, stack: AsyncExitStack
+) -> None:
+    chosen = settings.kubelet
+    if chosen.registration_socket is None:
+        return
+    endpoint = Path(chosen.endpoint) if chosen.endpoint else socket
+    registrar = Registrar(Path(chosen.registration_socket), settings.driver_name, endpoint, metrics)
+    await registrar.start()
+    stack.push_async_callback(registrar.close)

@@ -41,6 +41,9 @@ _SEGMENT = r"[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?"
 
 Model = TypeVar("Model", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0)]
+Address = Annotated[str, Field(pattern=r"^[^:]*:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$")]
+#: The kubelet has another working directory.
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00]+$")]
 
 
 class _Section(BaseModel):
@@ -87,14 +90,40 @@ class LogSettings(_Section):
     )
 
 
+class KubeletSettings(_Section):
+    """How the kubelet finds the driver."""
+
+    registration_socket: AbsolutePath | None = Field(
+        default=None,
+        description="Register the driver with the kubelet by this socket, which belongs into the kubelet's "
+        "folder `plugins_registry`, such as "
+        "`/var/lib/kubelet/plugins_registry/local.katacsi.io-reg.sock`; it exists while the driver serves. "
+        "None: a node-driver-registrar beside the driver does it.",
+    )
+    endpoint: AbsolutePath | None = Field(
+        default=None,
+        description="The CSI socket by the path that the kubelet sees, such as "
+        "`/var/lib/kubelet/plugins/local.katacsi.io/csi.sock`. Default: the socket that is served.",
+    )
+
+
+class HealthSettings(_Section):
+    """Where a liveness probe asks."""
+
+    address: Address | None = Field(
+        default=None,
+        description="`HOST:PORT` of `/healthz`, which asks the driver's own Probe over its socket: 200, or "
+        "503 with the reason; none: no page. Port 0 takes a free one and logs it.",
+    )
+
+
 class MetricsSettings(_Section):
     """Where Prometheus finds the metrics."""
 
-    address: str | None = Field(
+    address: Address | None = Field(
         default=None,
         description="`HOST:PORT` of the metrics page (`/metrics`, `/healthz`); none: no page. Port 0 takes "
         "a free one and logs it.",
-        pattern=r"^[^:]*:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$",
     )
 
 
@@ -157,6 +186,8 @@ class Settings(_Section):
     max_volumes_per_node: int = Field(
         default=0, ge=0, description="Volumes a node may have published at once; 0: no limit."
     )
+    kubelet: KubeletSettings = Field(default_factory=KubeletSettings, description=KubeletSettings.__doc__)
+    health: HealthSettings = Field(default_factory=HealthSettings, description=HealthSettings.__doc__)
     log: LogSettings = Field(default_factory=LogSettings, description=LogSettings.__doc__)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings, description=MetricsSettings.__doc__)
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description=TimeoutSettings.__doc__)

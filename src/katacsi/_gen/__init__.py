@@ -1,1 +1,1 @@
-"""Code generated from proto/csi.proto by tools/generate.py. Never edit it."""
+"""Code generated from proto/ by tools/generate.py. Never edit it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,10 +12,13 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from grpclib.client import Channel
 
+from katacsi._gen import pluginregistration
 from katacsi.csi.client import Client, csi
 
 if TYPE_CHECKING:
@@ -173,3 +177,67 @@ def test_what_is_missing_is_named_with_its_variable(run):
     assert result.exit_code == 2
     assert "--config" in result.stderr
     assert "KATACSI_CONFIG" in result.stderr
+
+
+def registered(registration: Path) -> pluginregistration.PluginInfo:
+    """What the kubelet is told at this socket, once it listens."""
+
+    async def asked() -> pluginregistration.PluginInfo:
+        channel = Channel(path=str(registration))
+        calls = pluginregistration.RegistrationStub(channel)
+        try:
+            return await calls.get_info(pluginregistration.InfoRequest(), timeout=5)
+        finally:
+            channel.close()
+            await asyncio.sleep(0.01)  # its transport closes in the next turns
+
+    deadline = time.monotonic() + 10
+    while not listens(registration):
+        assert time.monotonic() < deadline, "the registration socket does not listen"
+        time.sleep(0.01)
+    return asyncio.run(asked())
+
+
+def test_the_kubelet_hears_of_the_driver_while_it_serves(config, tmp_path):
+    """The registration socket is there once the driver answers, names its socket, and goes with it."""
+    registration = tmp_path / "local-reg.sock"
+    path = tmp_path / "csi.sock"
+    with config.open("a") as file:
+        file.write(f"kubelet: {{registration_socket: {registration}}}\n")
+
+    with serving(config, path) as process:
+        found = registered(registration)
+        process.kill()
+    assert (found.name, found.endpoint) == ("local.katacsi.io", str(path))
+    # A killed process leaves both files; the next one replaces them, and takes them away when it ends.
+    assert registration.exists()
+    with serving(config, path) as process:
+        assert registered(registration) == found
+        ended(process)
+    assert (registration.exists(), path.exists(), process.returncode) == (False, False, 0)
+
+
+def test_the_kubelets_own_path_of_the_socket_is_told(config, tmp_path):
+    """In a container the socket lies elsewhere than on the node, whose path the kubelet needs."""
+    registration = tmp_path / "local-reg.sock"
+    with config.open("a") as file:
+        file.write(
+            f"kubelet: {{registration_socket: {registration}, endpoint: /var/lib/kubelet/plugins/l/csi.sock}}"
+        )
+    with serving(config, tmp_path / "csi.sock") as process:
+        assert registered(registration).endpoint == "/var/lib/kubelet/plugins/l/csi.sock"
+        ended(process)
+
+
+def test_the_health_page_asks_the_drivers_probe(config, tmp_path):
+    """`/healthz` of a driver that serves is 200, on the port that the log names."""
+    with config.open("a") as file:
+        file.write("health: {address: '127.0.0.1:0'}\nlog: {format: json}\n")
+    with serving(config, tmp_path / "csi.sock") as process:
+        port = 0
+        while not port:
+            line = json.loads(process.stderr.readline())
+            port = line.get("port", 0) if line["event"] == "health" else 0
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+            assert (answer.status, answer.read()) == (200, b"ok\n")
+        ended(process)
