@@ -51,7 +51,7 @@ install_packages() {
     say "installed by apt: $*"
 }
 
-# The storage tools, each with its package.
+# The storage tools, and what the tests make certificates with, each with its package.
 storage_tools() {
     cat <<'TABLE'
 mkfs.ext4   e2fsprogs
@@ -62,6 +62,7 @@ mount       mount
 blkid       util-linux
 findmnt     util-linux
 flock       util-linux
+openssl     openssl
 TABLE
 }
 

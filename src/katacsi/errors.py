@@ -82,6 +82,10 @@ class Unsupported(Precondition):
     """The pool that holds the object cannot do this; the message names pools or settings that can."""
 
 
+class NotPermitted(Precondition):
+    """The Kubernetes API does not let the driver do it: its token or an RBAC rule is missing."""
+
+
 class OutOfSpace(KatacsiError):
     """The pool has no room, or the volume cannot be made on this node; another node may do."""
 

@@ -1,0 +1,91 @@
+"""What is used of kubernetes-asyncio, imported without its thousand modules of models.
+
+`import kubernetes_asyncio` loads every API class and every model: 40 MiB and a third of a second for each
+node process (measured with 36.1), of which these few calls on plain dicts need nothing. So its modules for
+connections and credentials are imported below packages that stand in for its own, which have the same folders
+and run no code. They are taken away afterwards: whoever imports the library later gets the whole of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ROOT: Final = "kubernetes_asyncio"
+_PACKAGES: Final = ("client", "config")
+
+# At debug level it writes the body of every answer, and a pod's has the values of its environment.
+logging.getLogger(_ROOT).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The classes that `katacsi.kube` builds on; untyped, since their stubs would bring all models."""
+
+    Configuration: Any
+    Connection: Any
+    InClusterConfigLoader: Any
+    ApiException: type[Exception]
+    ConfigException: type[Exception]
+
+
+@cache
+def library() -> Library:
+    """Import what talks to an API server, and the credentials of a pod."""
+    with _stand_ins():
+        configuration = importlib.import_module(f"{_ROOT}.client.configuration").Configuration
+        sys.modules[f"{_ROOT}.client"].Configuration = configuration  # type: ignore[attr-defined]  # as the real one
+        return Library(
+            Configuration=configuration,
+            Connection=importlib.import_module(f"{_ROOT}.client.rest").RESTClientObject,
+            InClusterConfigLoader=importlib.import_module(
+                f"{_ROOT}.config.incluster_config"
+            ).InClusterConfigLoader,
+            ApiException=importlib.import_module(f"{_ROOT}.client.exceptions").ApiException,
+            ConfigException=importlib.import_module(f"{_ROOT}.config.config_exception").ConfigException,
+        )
+
+
+@cache
+def load_kube_config() -> Any:  # noqa: ANN401  # the library's coroutine function
+    """Import what reads a kubeconfig file; a process in a pod never needs it."""
+    configuration = library().Configuration
+    with _stand_ins():
+        client = sys.modules[f"{_ROOT}.client"]
+        client.Configuration = configuration  # type: ignore[attr-defined]  # as the real one
+        # Named by functions of that module that are not used here; the class would bring the models.
+        vars(client).setdefault("ApiClient", None)
+        return importlib.import_module(f"{_ROOT}.config.kube_config").load_kube_config
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Have packages without content in the place of the library's, unless somebody imported it already."""
+    if _ROOT in sys.modules:
+        yield
+        return
+    found = importlib.util.find_spec(_ROOT)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(f"{_ROOT} is not installed; install katacsi with its dependencies")
+    folder = Path(found.origin).parent
+    names = [_ROOT, *(f"{_ROOT}.{package}" for package in _PACKAGES)]
+    for name in names:
+        package = ModuleType(name)
+        package.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = package
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
