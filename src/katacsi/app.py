@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from katacsi.directvolume.handover import Handover
-    from katacsi.httpserver import HttpServer
+    from katacsi.httpserver import HttpServer, Page
     from katacsi.settings import Settings
     from katacsi.volumes.layers import Layer
 
@@ -237,7 +237,10 @@ def _stop_signal() -> asyncio.Event:
 
 async def _start_metrics(workflows: Workflows, stack: AsyncExitStack) -> None:
     context = workflows.context
-    make = partial(serve_metrics, context.metrics.registry, refresh=partial(refresh, context))
+    if context.settings.metrics.address is None:
+        return
+    pages = _inventory(context, stack)
+    make = partial(serve_metrics, context.metrics.registry, refresh=partial(refresh, context), pages=pages)
     await _start_page("metrics", context.settings.metrics.address, make, stack)
 
 
@@ -271,3 +274,17 @@ async def _start_registration(
     registrar = Registrar(Path(chosen.registration_socket), settings.driver_name, endpoint, metrics)
     await registrar.start()
     stack.push_async_callback(registrar.close)
+
+
+def _inventory(context: Context, stack: AsyncExitStack) -> dict[str, Page]:
+    """Give the page of the inventory, where one is configured."""
+    settings = context.settings.metrics
+    if not settings.inventory:
+        return {}
+    # Only here: most drivers show none, and need not carry what draws it.
+    from katacsi.inventory.answering import InventoryPage  # noqa: PLC0415
+    from katacsi.inventory.looking import Lookout  # noqa: PLC0415
+
+    lookout = Lookout(context, katacsi.__version__)
+    stack.push_async_callback(lookout.close)
+    return {"/volumes": InventoryPage(lookout, only_local=not settings.inventory_anywhere)}

@@ -6,13 +6,10 @@ It has no thread: that it answers at all says that the loop turns.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Final
 
 #: Prometheus sends some 500 bytes; what is larger is nobody that is expected here.
 MAX_REQUEST_BYTES: Final = 8192
@@ -27,6 +24,7 @@ class Answer:
     body: bytes = b""
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = PLAIN
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +123,7 @@ def _encoded(answer: Answer) -> bytes:
         "Content-Type": answer.content_type,
         "Content-Length": str(len(body)),
         "Connection": "close",
+        **answer.headers,
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     status = f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"

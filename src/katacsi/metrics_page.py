@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import choose_encoder
@@ -11,11 +12,11 @@ from prometheus_client.exposition import choose_encoder
 from katacsi.httpserver import Answer, HttpServer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from prometheus_client import CollectorRegistry
 
-    from katacsi.httpserver import Request
+    from katacsi.httpserver import Page, Request
 
     Refresh = Callable[[], Awaitable[None]]
 
@@ -25,7 +26,13 @@ async def _nothing() -> None:
 
 
 async def serve_metrics(
-    registry: CollectorRegistry, host: str, port: int, *, timeout_s: float = 5.0, refresh: Refresh = _nothing
+    registry: CollectorRegistry,
+    host: str,
+    port: int,
+    *,
+    timeout_s: float = 5.0,
+    refresh: Refresh = _nothing,
+    pages: Mapping[str, Page] = MappingProxyType({}),
 ) -> HttpServer:
     """Serve a registry's page at an address; the result knows its `port` and has an `async close()`.
 
@@ -35,8 +42,10 @@ async def serve_metrics(
         port: 0 takes a free one.
         timeout_s: how long one connection may last.
         refresh: called before each page, to set the gauges of what is true now.
+        pages: what else is answered there, by path.
     """
-    server = HttpServer({"/metrics": partial(_metrics, registry, refresh), "/healthz": _alive}, timeout_s)
+    own: dict[str, Page] = {"/metrics": partial(_metrics, registry, refresh), "/healthz": _alive}
+    server = HttpServer({**own, **pages}, timeout_s)
     await server.start(host, port)
     return server
 

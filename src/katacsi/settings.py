@@ -7,13 +7,14 @@ does the same for 6 MiB and some 60 ms more per node process, measured; these li
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from katacsi.errors import SettingsError
 
@@ -118,13 +119,45 @@ class HealthSettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """Where Prometheus finds the metrics."""
+    """Where Prometheus finds the metrics, and a person the inventory."""
 
     address: Address | None = Field(
         default=None,
         description="`HOST:PORT` of the metrics page (`/metrics`, `/healthz`); none: no page. Port 0 takes "
         "a free one and logs it.",
     )
+    inventory: bool = Field(
+        default=False,
+        description="Also show the pools, the volumes and the pods that have them, at `/volumes` of that "
+        "address: a page, or JSON (`?format=json`). Whoever reaches the address can read it, names of pods "
+        "and volumes included, so the address has to be a loopback one (`127.0.0.1:9808`, for `kubectl "
+        "port-forward`).",
+    )
+    inventory_anywhere: bool = Field(
+        default=False,
+        description="Allow the inventory on any address; for networks in which everybody may read it.",
+    )
+
+    @model_validator(mode="after")
+    def _is_private(self) -> Self:
+        if not self.inventory:
+            return self
+        if self.address is None:
+            raise ValueError("inventory: is a page of `address`, which is not set; give one: 127.0.0.1:9808")
+        if not self.inventory_anywhere and not _is_loopback(self.address):
+            raise ValueError(
+                f"inventory: would show everybody who reaches {self.address} the names of pods and volumes; "
+                "use a loopback `address` such as 127.0.0.1:9808, or allow it by `inventory_anywhere: true`"
+            )
+        return self
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class TimeoutSettings(_Section):

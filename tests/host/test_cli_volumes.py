@@ -89,8 +89,17 @@ async def test_a_volume_is_listed_through_its_life_with_the_driver_up_and_down(n
     assert (used["size_bytes"], used["pending_size_bytes"]) == (128 * MIB, 128 * MIB)
     assert used["staged"] == [str(volume.staging)]
     assert used["published"] == [
-        {"path": str(volume.target), "mode": "direct", "read_only": False, "device": device}
+        {
+            "path": str(volume.target),
+            "mode": "direct",
+            "read_only": False,
+            "device": device,
+            "pod": None,
+            "pod_uid": None,
+            "persistent_volume": None,
+        }
     ]
+    assert used["devices"] == [device]
     assert "guest-written, grows-to 128Mi" in table
     assert shown["device"] == device
     assert node.listed()["data"] == used

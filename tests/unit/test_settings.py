@@ -96,6 +96,12 @@ def test_the_tooling_s_variables_are_no_settings(config):
         ("guest_filesystems: maybe", "guest_filesystems"),
         ("max_volumes_per_node: -1", "max_volumes_per_node"),
         ("metrics: {address: nowhere}", "metrics.address"),
+        ("metrics: {inventory: true}", "metrics: inventory: .*`address`, which is not set"),
+        ("metrics: {inventory: true, address: ':9808'}", "metrics: inventory: .*loopback"),
+        ("metrics: {inventory: true, address: '0.0.0.0:9808'}", "0.0.0.0:9808 .*inventory_anywhere"),
+        ("metrics: {inventory: true, address: '[::]:9808'}", "loopback"),
+        ("metrics: {inventory: true, address: '10.0.0.7:9808'}", "loopback"),
+        ("metrics: {inventory: true, address: 'node-1:9808'}", "loopback"),
         ("pools: {Default: {backend: loopfile}}", "pools.Default: a pool name"),
         ("pools: {" + "p" * 32 + ": {backend: loopfile}}", "pool name"),
         ("pools: {default: {directory: /x}}", "pools.default.backend"),
@@ -188,3 +194,17 @@ def test_every_setting_is_described():
 def test_the_tools_own_variables_are_no_settings(config, variable):
     """A driver that is started by the project's own tools is not refused for how they are told things."""
     assert load(config(""), {variable: "x"}) == Settings()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.9.10:9808", "[::1]:9808", "localhost:9808"])
+def test_the_inventory_is_for_loopback(config, address):
+    """On an address that only this machine reaches, the inventory needs no second word."""
+    assert load(config(f"metrics: {{address: '{address}', inventory: true}}"), {}).metrics.inventory
+
+
+def test_the_inventory_elsewhere_has_to_be_allowed(config):
+    """Who says so may show it on any address, and an address without it may be any."""
+    assert load(
+        config("metrics: {address: ':1', inventory: true, inventory_anywhere: true}"), {}
+    ).metrics.inventory
+    assert not load(config("metrics: {address: '0.0.0.0:9808'}"), {}).metrics.inventory

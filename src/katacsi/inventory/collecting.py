@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from katacsi.errors import KatacsiError, NotFound
@@ -32,15 +33,26 @@ async def views_of(pool: Pool, marks: Marks) -> list[View]:
     Raises:
         KatacsiError: the pool cannot be read.
     """
+    found, _ = await first_views_of(pool, marks, sys.maxsize)
+    return found
+
+
+async def first_views_of(pool: Pool, marks: Marks, at_most: int) -> tuple[list[View], bool]:
+    """Give the first volumes of a pool, in a stable order, and whether they are all.
+
+    Raises:
+        KatacsiError: the pool cannot be read.
+    """
     backend = await pool.open()
     found: list[View] = []
     cursor = ""
-    while True:
-        page = await backend.list(cursor, _PAGE)
+    while len(found) < at_most:
+        page = await backend.list(cursor, min(_PAGE, at_most - len(found)))
         found += [view(volume, marks) for volume in page.items]
         cursor = page.next_cursor
         if not cursor:
-            return found
+            return found, True
+    return found, False
 
 
 def view(volume: Volume, marks: Marks) -> View:

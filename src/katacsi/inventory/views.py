@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from katacsi.backends.api import FormatState
+from katacsi.inventory import kubeletpaths
 from katacsi.model import format_size
 
 if TYPE_CHECKING:
@@ -42,15 +43,16 @@ def row(view: View, now: float) -> tuple[str, ...]:
         volume.csi_name,
         volume.id.pool,
         format_size(volume.size_bytes),
-        _format(volume),
-        _used_by(view),
-        ", ".join(_notes(volume)),
-        _condition(volume),
-        _age(volume.created_at, now),
+        format_of(volume),
+        used_by(view),
+        ", ".join(notes_of(volume)),
+        condition_of(volume),
+        age_of(volume.created_at, now),
     )
 
 
-def _format(volume: Volume) -> str:
+def format_of(volume: Volume) -> str:
+    """Say how far the filesystem has come."""
     if not _is_read(volume):
         return "?"
     facts = volume.facts
@@ -68,13 +70,15 @@ def _is_read(volume: Volume) -> bool:
     return not volume.condition.abnormal or bool(volume.created_at)
 
 
-def _used_by(view: View) -> str:
+def used_by(view: View) -> str:
+    """Say how pods have the volume."""
     if view.published:
         return ", ".join(sorted({published.mode.value for published in view.published}))
     return "staged" if view.staged else ""
 
 
-def _notes(volume: Volume) -> list[str]:
+def notes_of(volume: Volume) -> list[str]:
+    """Say what is special about the volume, a few words each."""
     facts = volume.facts
     notes = []
     if facts.guest_written:
@@ -86,11 +90,13 @@ def _notes(volume: Volume) -> list[str]:
     return notes
 
 
-def _condition(volume: Volume) -> str:
+def condition_of(volume: Volume) -> str:
+    """Say how healthy the volume is."""
     return ("ABNORMAL: " if volume.condition.abnormal else "") + volume.condition.message
 
 
-def _age(created_at: float, now: float) -> str:
+def age_of(created_at: float, now: float) -> str:
+    """Say how old a thing is, in its largest unit."""
     seconds = max(int(now - created_at), 0)
     if not created_at:
         return "?"
@@ -108,27 +114,30 @@ def facts(view: View, detail: Detail, now: float) -> list[tuple[str, str]]:
         ("Id", str(volume.id)),
         ("Pool", f"{volume.id.pool} ({detail.backend_name})"),
         ("Size", f"{format_size(volume.size_bytes)} ({volume.size_bytes} bytes)"),
-        ("Filesystem", " ".join(filter(None, (_format(volume), known.fs_uuid)))),
+        ("Filesystem", " ".join(filter(None, (format_of(volume), known.fs_uuid)))),
         ("Source", str(volume.source.id) if volume.source else ""),
-        ("Notes", ", ".join(_notes(volume))),
+        ("Notes", ", ".join(notes_of(volume))),
         ("Device", str(detail.device.path) if detail.device else "not attached here"),
         *(("Staged", staged.path) for staged in view.staged),
         *(("Published", _published(published)) for published in view.published),
         *(("Parameter", f"{key} = {value}") for key, value in sorted(volume.parameters.items())),
         *(("Attribute", f"{key} = {value}") for key, value in sorted(volume.attributes.items())),
-        ("Condition", _condition(volume)),
+        ("Condition", condition_of(volume)),
         ("Created", _created(volume.created_at, now)),
     ]
 
 
 def _published(published: Published) -> str:
-    return f"{published.mode.value}{', read-only' if published.read_only else ''} at {published.path}"
+    pod = f" for {pod}" if (pod := pod_of(published)) else ""
+    return f"{published.mode.value}{', read-only' if published.read_only else ''}{pod} at {published.path}"
 
 
 def _created(created_at: float, now: float) -> str:
     if not created_at:
         return ""
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(created_at))} UTC ({_age(created_at, now)} ago)"
+    return (
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(created_at))} UTC ({age_of(created_at, now)} ago)"
+    )
 
 
 def as_json(view: View) -> dict[str, Any]:
@@ -149,9 +158,32 @@ def as_json(view: View) -> dict[str, Any]:
         "attributes": dict(volume.attributes),
         "condition": {"abnormal": volume.condition.abnormal, "message": volume.condition.message},
         "created_at": volume.created_at,
+        "devices": list(devices(view)),
         "staged": [staged.path for staged in view.staged],
-        "published": [
-            {"path": p.path, "mode": p.mode.value, "read_only": p.read_only, "device": p.device}
-            for p in view.published
-        ],
+        "published": [published_as_json(published) for published in view.published],
     }
+
+
+def devices(view: View) -> tuple[str, ...]:
+    """Give the devices that the volume was staged with, the backend's first; by the marks alone."""
+    return view.staged[0].devices if view.staged else ()
+
+
+def published_as_json(published: Published) -> dict[str, Any]:
+    """Give what a program is told of a volume's place in a pod."""
+    claimed = kubeletpaths.read(published.path)
+    return {
+        "path": published.path,
+        "mode": published.mode.value,
+        "read_only": published.read_only,
+        "device": published.device,
+        "pod": published.pod or None,
+        "pod_uid": claimed.pod_uid or None,
+        "persistent_volume": claimed.pv or None,
+    }
+
+
+def pod_of(published: Published) -> str:
+    """Name the pod that has a volume as well as it is known: `namespace/name`, else its UID, else nothing."""
+    claimed = kubeletpaths.read(published.path)
+    return published.pod or (f"pod {claimed.pod_uid}" if claimed.pod_uid else "")

@@ -61,7 +61,10 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A NodePublish that was begun, and how the volume goes to its pod."""
+    """A NodePublish that was begun, and how the volume goes to its pod.
+
+    `pod` is `namespace/name`, where the kubelet told; only to be shown, so a mark without it is the same.
+    """
 
     path: str
     volume_id: str
@@ -75,6 +78,7 @@ class Published:
     fs_group_change_policy: FsGroupChangePolicy
     device: str
     staging: str
+    pod: str = field(default="", compare=False)
 
     @property
     def target(self) -> Path:

@@ -191,4 +191,11 @@ def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> 
         fs_group_change_policy=parameters.fs_group_change_policy(attributes),
         device="",
         staging=request.staging_path,
+        pod=_pod(request.volume_context),
     )
+
+
+def _pod(volume_context: Mapping[str, str]) -> str:
+    """Name the pod that a publish is for, where CSIDriver's `podInfoOnMount` has the kubelet tell."""
+    names = [volume_context.get(f"csi.storage.k8s.io/pod.{key}", "") for key in ("namespace", "name")]
+    return "/".join(names) if all(names) else ""
