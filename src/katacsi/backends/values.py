@@ -102,10 +102,18 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A block device attached to this node: its path in the host's mount namespace, and its size."""
+    """A block device attached to this node.
+
+    Attributes:
+        path: its node, in the host's mount namespace.
+        size_bytes: its size.
+        new: this very call made it, so nobody can have it yet. Where a backend cannot tell, who holds the
+            device is looked for.
+    """
 
     path: Path
     size_bytes: int
+    new: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def attach(
     except OSError as error:
         raise _linux.failure(f"attach {file} to a loop device", error) from error
     else:
-        return device
+        return replace(device, new=True)
     finally:
         os.close(lock)
 

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from katacsi import errors
@@ -35,6 +35,7 @@ class LoopDevice:
         file_read_only: the file was opened for reading only, which lasts as long as it is attached.
         backing_device: (major, minor) of the block device that stands in for a file, else (0, 0).
         label: what it was given at its making, which stays whatever becomes of the file.
+        new: this very call of `loop.attach` made it.
     """
 
     number: int
@@ -50,6 +51,7 @@ class LoopDevice:
     file_read_only: bool = False
     backing_device: tuple[int, int] = (0, 0)
     label: str = ""
+    new: bool = field(default=False, compare=False)
 
 
 # Which device a file had when we last looked; each use is checked against the device.

@@ -23,7 +23,7 @@ def ensure_checked(volume: NodeVolume, found: Superblock, timeout_s: float) -> N
         Damaged: a person has to decide; nothing was guessed.
     """
     device = volume.device.path
-    if not found.has_errors or mount.of_device(block.device_number(device)):
+    if mount.of_device(block.device_number(device)):
         return
     try:
         fsck.check_offline(device, found.fs_type, timeout_s=timeout_s)

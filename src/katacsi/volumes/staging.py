@@ -98,7 +98,8 @@ class Staging:
             attributes.get(parameters.MKFS_OPTIONS, ""),
             for_guests=parameters.asked_for(attributes) is Asked.DIRECT,
         )
-        await off_loop(soundness.ensure_checked, volume, found, self._context.settings.timeouts.check)
+        if found.has_errors:
+            await off_loop(soundness.ensure_checked, volume, found, self._context.settings.timeouts.check)
         await self._growth.before_publish(volume, found)
 
     async def unstage(self, volume_id: str, staging_path: str) -> None:

@@ -102,10 +102,10 @@ class NodeVolume:
 
     async def attach(self, secrets: Mapping[str, str]) -> Device:
         """Give it its devices, as it was attached at stage; the same ones, however often."""
-        if not self.untouched and not self.devices:
-            # What has no device cannot be held; what has one may have been given to anybody.
-            self.untouched = not await self._stack.look()
-        return await self._stack.attach(self._volume, self._publish_context, secrets)
+        device = await self._stack.attach(self._volume, self._publish_context, secrets)
+        # What had no device cannot be held; what had one may have been given to anybody.
+        self.untouched = self.untouched or self.bottom.new
+        return device
 
     async def look(self) -> tuple[Device, ...]:
         """Say which devices it has now, without making one."""

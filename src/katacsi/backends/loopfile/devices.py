@@ -51,7 +51,7 @@ class LoopfileDevices:
             if not self._direct_io or self._can_direct_io():
                 raise
             device = self._attached(disk, self._pool.volume_id(name), discard=discard)
-        return Device(device.path, device.size_bytes)
+        return Device(device.path, device.size_bytes, new=device.new)
 
     def attached(self, name: str) -> Device | None:
         """Say which loop device a volume has."""

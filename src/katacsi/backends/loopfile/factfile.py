@@ -135,7 +135,8 @@ def _sector(sector: _Sector) -> bytes:
 
 def _read(block: bytes) -> _Facts | _Torn | None:
     """Read a place; None: nothing was ever written there."""
-    sectors = [_read_sector(block[start : start + _SECTOR]) for start in range(0, _BLOCK, _SECTOR)]
+    end = _SECTOR if block[_SECTOR:].isspace() else _BLOCK  # mostly: facts are few
+    sectors = [_read_sector(block[start : start + _SECTOR]) for start in range(0, end, _SECTOR)]
     if (first := sectors[0]) is not None:
         parts = [sector for sector in sectors[: first.write.of] if sector is not None]
         told = [(sector.write, sector.part) for sector in parts]

@@ -52,6 +52,7 @@ class LvmDevices:
     async def activate(self, lv: Lv) -> Device:
         """Give an LV its device, the same however often."""
         mapped = await self.mapped(lv)
+        new = mapped is None
         if mapped is None:
             await self._group.activate(lv.name, active=True)
             mapped = await self.mapped(lv)
@@ -62,7 +63,7 @@ class LvmDevices:
         elif _is_half_changed(mapped, lv):
             mapped = await self._refresh(lv)
         path = await off_loop(devicemapper.node, mapped, _NODE_S)
-        return Device(path, mapped.size_bytes)
+        return Device(path, mapped.size_bytes, new=new)
 
     async def mend(self, lv: Lv) -> None:
         """See that an active LV's device is as LVM's metadata has it."""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from katacsi.errors import Precondition, VolumeInUse
-from katacsi.host import block, health, mount, ownership
+from katacsi.host import block, growth, health, mount, ownership, superblock
 from katacsi.host.offloop import off_loop
 
 if TYPE_CHECKING:
+    from katacsi.host.superblock import Superblock
     from katacsi.settings import Settings
     from katacsi.volumes.growth import Growth
     from katacsi.volumes.publish.marks import Published
@@ -49,12 +50,14 @@ class HostRoute:
 
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Have the filesystem mounted at the staging path, once, and as large as its device."""
-        if await off_loop(_is_staged, volume, published):
+        staged, found = await off_loop(_look, volume, published)
+        if staged:
             return
-        await self._growth.before_mount(volume)
+        await self._growth.before_mount(volume, found)
         undo.add(f"mount at {published.staging}", partial(mount.unmount, Path(published.staging)))
         await off_loop(_mount, volume, published)
-        await self._growth.after_mount(volume, Path(published.staging))
+        if found is None or not growth.fills(found, volume.device.size_bytes):
+            await self._growth.after_mount(volume, Path(published.staging))
 
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Give the filesystem to the pod's group, and bind it to the target.
@@ -75,15 +78,21 @@ class HostRoute:
         mount.bind(staging, published.target, read_only=published.read_only, flags=published.mount_flags)
 
 
-def _is_staged(volume: NodeVolume, published: Published) -> bool:
-    """Whether the device is mounted at the staging path; anything else there is not covered up."""
+def _look(volume: NodeVolume, published: Published) -> tuple[bool, Superblock | None]:
+    """Whether the device is mounted at the staging path, and if not, which filesystem it has.
+
+    Raises:
+        VolumeInUse: something else is mounted there, which is not covered up.
+    """
     mounts = mount.at(Path(published.staging))
     for entry in mounts:
         if not volume.shown_by(entry):
             raise VolumeInUse(
                 f"staging_target_path {published.staging}: {entry.source} is mounted there, not {volume}"
             )
-    return bool(mounts)
+    # A growth that was cut off is mended first; what is there now counts for nothing.
+    found = None if mounts or volume.facts.growing else superblock.read(volume.device.path)
+    return bool(mounts), found
 
 
 def _mount(volume: NodeVolume, published: Published) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from katacsi.volumes.volume import NodeVolume
 
 log = structlog.get_logger(__name__)
+
+
+class _Begun(enum.Enum):
+    """What a publish finds."""
+
+    STANDS = "stands"  #: all of it, by a former call
+    HELD_BY_ITS_POD = "held by its pod"  #: the pod has the device, and the host lost something of the rest
+    FREE = "free"  #: nobody has the device
 
 
 class Publishing:
@@ -76,18 +85,30 @@ class Publishing:
         route.check(volume, wanted)
         device = await volume.attach(request.secrets)
         published = replace(wanted, device=str(device.path))
-        if await off_loop(self._stands, route, volume, published):
-            return published
         async with Undo() as undo:
-            if former is None:
-                undo.add("publish mark", lambda: self._marks.remove(published))
-            await off_loop(self._marks.add, published)
             taken_back = undo if former is None else Undo()
-            if not await off_loop(self._is_held_by_its_pod, volume, published, former):
-                await route.prepare(volume, published, taken_back)
-            volume.untouched = False
-            await off_loop(route.deliver, volume, published, taken_back)
+            begun = await off_loop(self._begin, route, volume, published, former, taken_back)
+            if begun is not _Begun.STANDS:
+                if begun is not _Begun.HELD_BY_ITS_POD:
+                    await route.prepare(volume, published, taken_back)
+                volume.untouched = False
+                await off_loop(route.deliver, volume, published, taken_back)
         return published
+
+    def _begin(
+        self, route: Route, volume: NodeVolume, published: Published, former: Published | None, undo: Undo
+    ) -> _Begun:
+        """Look what is there, and remember what is going to be.
+
+        Raises:
+            VolumeInUse: the target shows something else, or somebody else has the device.
+        """
+        if self._stands(route, volume, published):
+            return _Begun.STANDS
+        undo.add("publish mark", lambda: self._marks.remove(published))
+        self._marks.add(published)
+        held = self._is_held_by_its_pod(volume, published, former)
+        return _Begun.HELD_BY_ITS_POD if held else _Begun.FREE
 
     def _is_held_by_its_pod(self, volume: NodeVolume, published: Published, former: Published | None) -> bool:
         """Whether the pod of this very target has the device already; what it has is not looked at.
