@@ -22,8 +22,7 @@ _PAGE = 500
 async def marks_of(settings: Settings) -> Marks:
     """Read the driver's marks of this boot; without any, nothing was staged. Nothing is made here."""
     marks = Marks(settings.state_path)
-    if all((settings.state_path / folder).is_dir() for folder in ("published", "staged")):
-        await marks.load()
+    await marks.load(view=True)
     return marks
 
 

@@ -116,13 +116,18 @@ class Marks:
         # Host steps change the index, and the event loop reads it.
         self._lock = threading.Lock()
 
-    async def load(self) -> None:
-        """Read the marks of this boot. One that cannot be read is reported and left alone."""
+    async def load(self, *, view: bool = False) -> None:
+        """Read the marks of this boot. One that cannot be read is reported and left alone.
+
+        For a view nothing is made or cleared up: a driver may be at work in the folder.
+        """
         for kind, folder in _FOLDERS.items():
-            for file in await off_loop(_files_in, self._directory / folder):
+            for file in await off_loop(_viewed if view else _files_in, self._directory / folder):
                 try:
                     async with aiofiles.open(file, "rb") as opened:
                         self._index(_parsed(file, await opened.read(), kind))
+                except FileNotFoundError:
+                    continue  # taken back since the folder was listed
                 except (CorruptRecord, OSError) as error:
                     log.error("a mark of this boot cannot be read", file=str(file), error=str(error))
 
@@ -224,7 +229,12 @@ def _files_in(directory: Path) -> list[Path]:
     files.ensure_directory(directory)
     # Nobody else writes here, and no call was let in yet: what is half written is a crash's.
     files.remove_stale_temporaries(directory, older_than_s=0)
-    return [directory / name for name in files.list_directory(directory) if name.endswith(".json")]
+    return _viewed(directory)
+
+
+def _viewed(directory: Path) -> list[Path]:
+    names = files.list_directory(directory) if directory.exists() else []
+    return [directory / name for name in names if name.endswith(".json")]
 
 
 def _parsed(file: Path, data: bytes, kind: type[Mark]) -> Mark:
