@@ -189,7 +189,6 @@ async def test_an_unsafe_name_lives_a_whole_life(node, volume, name):
         ({"katacsi.io/dirct": "true"}, "parameters[katacsi.io/dirct]"),
         ({"type": "thin"}, "parameters[type]"),
         ({"katacsi.io/direct": "yes"}, "parameters[katacsi.io/direct]"),
-        ({"katacsi.io/pool": "fast"}, "parameters[katacsi.io/pool]"),
         ({"lvm.katacsi.io/type": "thin"}, "parameters[lvm.katacsi.io/…]"),
         ({"loopfile.katacsi.io/allocate": "thick"}, "parameters[loopfile.katacsi.io/allocate]"),
         ({"loopfile.katacsi.io/allocation": "thin"}, "loopfile.katacsi.io/allocation"),
@@ -318,8 +317,6 @@ async def test_capacity_is_that_of_the_pool_here(node, volume):
     await volume(size=64 * MIB).create()
     after = await node.driver.provisioning.capacity(GetCapacity())
     assert after.available_bytes <= here.available_bytes - 64 * MIB
-    with pytest.raises(InvalidRequest):
-        await node.driver.provisioning.capacity(GetCapacity(parameters={"katacsi.io/pool": "fast"}))
 
 
 async def test_validation_says_no_with_a_reason(node, volume):

@@ -1,8 +1,8 @@
 """What a backend has to do: the methods of the contract, and what it may do besides.
 
 Every backend has `Storage` and `OnNode`. What it can do besides it says by having the methods of `Growing`,
-`Overcommitting`, `Copying`, `Snapshotting` or `Fencing`; what it cannot do it leaves out. None of them need
-be inherited.
+`Overcommitting`, `Reserving`, `Copying`, `Snapshotting` or `Fencing`; what it cannot do it leaves out. None
+of them need be inherited.
 """
 
 from __future__ import annotations
@@ -162,6 +162,18 @@ class Overcommitting(Protocol):
 
         Asked after a write failed, or a tool that writes: a device answers EIO then, whatever the reason was,
         and only its pool knows. The caller raises `OutOfSpace` with these words.
+        """
+
+
+@runtime_checkable
+class Reserving(Protocol):
+    """Volumes whose room is taken before they exist, while their bytes are being written."""
+
+    async def reserved(self, csi_name: str) -> bool:
+        """Say whether `capacity` counts the volume of this name, which `create` may still be making.
+
+        A call of `create` that waits for its turn has taken no room yet; katacsi takes its size off what
+        `capacity` says until this is true, or without this method until `find` knows the volume.
         """
 
 

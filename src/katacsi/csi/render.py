@@ -52,10 +52,8 @@ def confirmed(message: csi.ValidateVolumeCapabilitiesRequest) -> csi.ValidateVol
     )
 
 
-def capacity(found: Capacity | None) -> csi.GetCapacityResponse:
-    """Give a capacity; None is a place where nothing can be made."""
-    if found is None:
-        return csi.GetCapacityResponse()
+def capacity(found: Capacity) -> csi.GetCapacityResponse:
+    """Give a capacity; the largest volume is always said, also where it is nothing."""
     return csi.GetCapacityResponse(
         available_capacity=found.available_bytes,
         maximum_volume_size=found.maximum_volume_bytes,

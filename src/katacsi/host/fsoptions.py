@@ -50,11 +50,12 @@ def is_host_only(option: str) -> bool:
 
 
 def check(flags: Sequence[str], fs_type: str) -> None:
-    """Refuse an option that no kernel takes for this filesystem.
+    """Refuse an option that no kernel takes for this filesystem, and what is no option of a mount at all.
 
     Raises:
         InvalidRequest: the option by its name, with those that are legal.
     """
+    mountoptions.split_flags(flags)
     known = _KNOWN.get(fs_type, "").split()
     if not known:
         return

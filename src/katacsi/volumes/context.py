@@ -11,6 +11,8 @@ from katacsi.volumes.locks import Locks
 from katacsi.volumes.volume import NodeVolumes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from katacsi.directvolume.writer import DirectVolumeWriter
     from katacsi.metrics import Metrics
     from katacsi.settings import Settings
@@ -43,3 +45,7 @@ class Context:
     def topology(self) -> Topology:
         """Where the volumes of this node's pools can be used."""
         return Topology({self.settings.topology_key: self.node_id})
+
+    def is_here(self, segments: Mapping[str, str]) -> bool:
+        """Whether this node is in a place that a topology names."""
+        return all(self.topology.segments.get(key) == value for key, value in segments.items())

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from katacsi.backends.api import Features, Scope, features_of
-from katacsi.errors import InvalidRequest, KatacsiError, NotFound, PoolUnavailable, Precondition
+from katacsi.errors import (
+    InvalidRequest,
+    KatacsiError,
+    NotFound,
+    OutOfSpace,
+    PoolUnavailable,
+    Precondition,
+)
 from katacsi.model import MalformedId, ObjectId, VolumeId
 
 if TYPE_CHECKING:
@@ -82,6 +89,15 @@ class Pool:
                     f"unknown to the {self.backend_name} backend; it knows {legal or 'no parameters'}",
                 )
 
+    def own_parameters(self, raw: Mapping[str, str]) -> dict[str, str]:
+        """Give the parameters of a StorageClass that this pool's backend knows, without their prefix."""
+        prefix = f"{self.backend_name}.katacsi.io/"
+        return {
+            name: value
+            for key, value in raw.items()
+            if (name := key.removeprefix(prefix)) != key and name in self._parameters
+        }
+
 
 class Pools:
     """All pools of the configuration."""
@@ -126,20 +142,25 @@ class Pools:
         """Give the pool that a StorageClass means: the one named, else the only one, else `default`.
 
         Raises:
-            InvalidRequest: there is no such pool, or none was named and it is not clear.
+            OutOfSpace: there is no such pool on this node; another node may have it.
+            Precondition: none was named, and it is not clear which is meant.
         """
         known = ", ".join(sorted(self._pools)) or "none"
         if name:
             if name in self._pools:
                 return self._pools[name]
-            raise InvalidRequest(
-                "parameters[katacsi.io/pool]", f"there is no pool {name!r}; pools here: {known}"
+            raise OutOfSpace(
+                f"parameters[katacsi.io/pool]: there is no pool {name!r} on this node; pools here: {known}. "
+                "Correct the StorageClass, or add the pool to the configuration"
             )
         if len(self._pools) == 1:
             return next(iter(self._pools.values()))
         if "default" in self._pools:
             return self._pools["default"]
-        raise InvalidRequest("parameters[katacsi.io/pool]", f"name the pool; pools here: {known}")
+        raise Precondition(
+            f"parameters[katacsi.io/pool]: no pool is named, and none is the default; pools here: {known}. "
+            "Name one in the StorageClass, or call one `default` in the configuration"
+        )
 
     async def holding(self, object_id: ObjectId) -> Backend:
         """Give the backend whose storage an id speaks of.

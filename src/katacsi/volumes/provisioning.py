@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from katacsi.backends.api import Capacity, CreateRequest, Scope
+from katacsi.backends.api import CreateRequest, Scope
 from katacsi.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -22,9 +22,10 @@ from katacsi.volumes import capabilities, listing, parameters, unused
 from katacsi.volumes.copies import content_source
 from katacsi.volumes.locks import snapshot_lock, volume_lock
 from katacsi.volumes.requests import SourceKind, Validation, VolumePage, VolumeView
+from katacsi.volumes.room import Room
 
 if TYPE_CHECKING:
-    from katacsi.backends.api import Backend, Volume
+    from katacsi.backends.api import Backend, Capacity, Volume
     from katacsi.volumes.context import Context
     from katacsi.volumes.copies import Copies
     from katacsi.volumes.pools import Pool
@@ -39,6 +40,7 @@ class Provisioning:
     def __init__(self, context: Context, copies: Copies) -> None:
         self._context = context
         self._copies = copies
+        self._room = Room(context)
 
     async def create(self, request: CreateVolume) -> VolumeView:
         """Create the volume, or give the one that an earlier call with the same name and wishes made.
@@ -46,7 +48,8 @@ class Provisioning:
         Raises:
             InvalidRequest, SizeOutOfRange: the wishes cannot be met by any volume.
             AlreadyExists: the name is taken by a volume with other wishes.
-            OutOfSpace: no room here, the pool cannot be used, or this is not a node where the volume may be.
+            OutOfSpace: no room here, the pool is not here or cannot be used, or this is not a node where the
+                volume may be.
         """
         chosen = parameters.parse(request.parameters)
         for capability in request.capabilities:
@@ -68,7 +71,8 @@ class Provisioning:
                 backend = await pool.open()
                 wanted = CreateRequest(request.name, size, chosen.backend, chosen.attributes(fs_type))
                 if request.source is None:
-                    volume = await backend.create(wanted)
+                    with self._room.being_made(pool.name, request.name, size.required):
+                        volume = await backend.create(wanted)
                 else:
                     named = any(capability.fs_type for capability in request.capabilities)
                     volume = await self._create_copy(backend, wanted, request.source, pool.name, named=named)
@@ -94,7 +98,9 @@ class Provisioning:
             wanted = replace(wanted, attributes={**wanted.attributes, parameters.FILESYSTEM: fs_type})
         capabilities.check_size(fs_type, max(wanted.size.required, source.size_bytes))
         self._copies.check_copy(source, wanted.size, fs_type)
-        return await self._copies.copy(backend, replace(wanted, source=content_source(source)), source)
+        size_bytes = max(wanted.size.required, source.size_bytes)
+        with self._room.being_made(pool_name, wanted.csi_name, size_bytes):
+            return await self._copies.copy(backend, replace(wanted, source=content_source(source)), source)
 
     async def delete(self, volume_id: str) -> None:
         """Free the volume and its bytes; absent is success.
@@ -169,23 +175,8 @@ class Provisioning:
         return VolumePage(tuple(self._view(volume) for volume in volumes), following)
 
     async def capacity(self, request: GetCapacity) -> Capacity:
-        """Say how much room there is for volumes of a StorageClass; none where they cannot be.
-
-        Raises:
-            InvalidRequest: parameters that CreateVolume would refuse.
-        """
-        chosen = parameters.parse(request.parameters)
-        for capability in request.capabilities:
-            capabilities.check(capability, chosen.asked)
-        pool = self._context.pools.choose(chosen.pool)
-        pool.check_parameters(chosen.backend_name, chosen.backend)
-        if request.topology is not None and not self._is_here(request.topology.segments):
-            return Capacity(0, 0)
-        try:
-            return await (await pool.open()).capacity(chosen.backend)
-        except PoolUnavailable as error:
-            log.warning("a pool that cannot be used has no room", pool=pool.name, error=error.message)
-            return Capacity(0, 0)
+        """Say how much room there is for volumes of a StorageClass, as `Room.left`."""
+        return await self._room.left(request)
 
     # -- what a request has to be true of --------------------------------------------------------------
 
@@ -202,16 +193,11 @@ class Provisioning:
     def _check_reachable(self, request: CreateVolume) -> None:
         if not request.requisite or self._context.pools.scope is Scope.NETWORK:
             return
-        if not any(self._is_here(topology.segments) for topology in request.requisite):
+        if not any(self._context.is_here(topology.segments) for topology in request.requisite):
             raise OutOfSpace(
                 f"volume {request.name!r}: has to be on another node than {self._context.node_id}; the "
                 "provisioner there makes it"
             )
-
-    def _is_here(self, segments: object) -> bool:
-        return isinstance(segments, dict) and all(
-            self._context.topology.segments.get(key) == value for key, value in segments.items()
-        )
 
     async def _check_name_free_elsewhere(self, name: str, pool: Pool) -> None:
         found = await self._context.pools.elsewhere(name, pool)

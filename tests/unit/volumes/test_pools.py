@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from katacsi.backends.api import Features, Scope
-from katacsi.errors import InvalidRequest, NotFound, PoolUnavailable, Precondition
+from katacsi.errors import InvalidRequest, NotFound, OutOfSpace, PoolUnavailable, Precondition
 from katacsi.model import SnapshotId, VolumeId
 from katacsi.volumes.pools import Pool, Pools, parse_id
 
@@ -67,13 +67,19 @@ def test_the_pool_of_a_storage_class(names, wish, chosen):
 
 
 @pytest.mark.parametrize(
-    ("names", "wish"), [(["a", "b"], ""), (["a", "b"], "c"), (["a"], "default"), ([], "")]
+    ("names", "wish", "error"),
+    [
+        (["a", "b"], "", Precondition),
+        (["a", "b"], "c", OutOfSpace),
+        (["a"], "default", OutOfSpace),
+        ([], "", Precondition),
+    ],
 )
-def test_an_unclear_pool_is_refused_with_the_choice(names, wish):
-    """A wrong or missing pool name is answered with the pools there are."""
-    with pytest.raises(InvalidRequest) as refusal:
+def test_an_unclear_pool_is_refused_with_the_choice(names, wish, error):
+    """A wrong or missing pool name is answered with the pools there are; an operator can mend either."""
+    with pytest.raises(error) as refusal:
         Pools([pool(name) for name in names]).choose(wish)
-    assert refusal.value.field == "parameters[katacsi.io/pool]"
+    assert refusal.value.message.startswith("parameters[katacsi.io/pool]: ")
     assert (", ".join(names) or "none") in refusal.value.message
 
 

@@ -92,6 +92,11 @@ class Accounting:
         """Take the promise back."""
         self.settle(disk, 0)
 
+    def has(self, disk: Path) -> bool:
+        """Say whether a disk is promised its size, also while it is being written."""
+        with self._lock:
+            return disk in self._sizes
+
     def available(self, allocation: Allocation, room: Room) -> int:
         """Say how many bytes can be promised now, in whole sectors."""
         with self._lock:

@@ -21,6 +21,7 @@ from katacsi.backends.loopfile.volumes import LoopfileVolumes
 from katacsi.backends.loopfile.writeprobe import WriteProbe
 from katacsi.host import directories, files
 from katacsi.host.offloop import off_loop
+from katacsi.model import storage_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -112,6 +113,9 @@ class LoopfileBackend:
         if capacity.available_bytes and await self._writing.refusal():
             return Capacity(0, 0, capacity.minimum_volume_bytes)
         return capacity
+
+    async def reserved(self, csi_name: str) -> bool:
+        return self._accounting.has(self._pool.volumes.disk(storage_name(csi_name)))
 
     async def full(self, volume_id: VolumeId) -> str:
         return await self._look(self._devices.full, self._pool.own(volume_id))

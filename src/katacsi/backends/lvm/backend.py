@@ -124,8 +124,10 @@ class LvmBackend:
     async def capacity(self, parameters: Mapping[str, str]) -> Capacity:
         layout = layouts.parse(parameters, self._settings)
         state = await self._group.read()
-        layouts.check_stripes(layout, state.extent_size)
         return await self._objects.space.capacity(state, layout)
+
+    async def reserved(self, csi_name: str) -> bool:
+        return await self._volumes.is_begun(storage_name(csi_name))
 
     async def expand(self, volume_id: VolumeId, size_bytes: int) -> int:
         return await self._volumes.expand(self._group.own(volume_id), size_bytes)

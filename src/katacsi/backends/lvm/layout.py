@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.common.parameters import check_known, one_of
 from katacsi.backends.lvm.settings import PARAMETER_PREFIX, PARAMETERS, VolumeType, Wipe
-from katacsi.errors import InvalidRequest
+from katacsi.errors import InvalidRequest, Unsupported
 from katacsi.model import MIB, parse_size
 
 if TYPE_CHECKING:
@@ -162,11 +162,12 @@ def check_stripes(layout: Layout, extent_size: int) -> None:
     """Refuse stripes that LVM would not make.
 
     Raises:
-        InvalidRequest: they are larger than an extent of the volume group.
+        Unsupported: they are larger than an extent of the volume group.
     """
     if layout.stripe_size > extent_size:
-        raise _illegal(
-            "stripe-size", f"{layout.stripe_size} is more than an extent, which has {extent_size} bytes"
+        raise Unsupported(
+            f"{PARAMETER_PREFIX}stripe-size: {layout.stripe_size} is more than an extent of this volume "
+            f"group, which has {extent_size} bytes; write less, or make the extents larger (vgchange -s)"
         )
 
 

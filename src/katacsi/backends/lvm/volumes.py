@@ -80,6 +80,11 @@ class LvmVolumes:
             return None
         return self._volume(state, entry)
 
+    async def is_begun(self, name: str) -> bool:
+        """Whether a volume has its LV, and with it its room; its bytes may still be being written."""
+        _, index = await self._objects.look()
+        return _find(index, name) is not None
+
     async def list(self, cursor: str, limit: int) -> Page[Volume]:
         """Give a page of volumes; one whose tags cannot be used is shown as abnormal."""
         state, index = await self._objects.look()
