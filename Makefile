@@ -38,8 +38,9 @@ fmt: venv ## Format the code and mend what ruff can mend
 	@.venv/bin/ruff format --quiet
 
 .PHONY: generate
-generate: venv ## Generate again what is generated: the CSI messages, the reference parts of docs/
+generate: venv ## Generate again what is generated: the CSI messages, the chart's schema, tables in docs/
 	@$(PYTHON) tools/generate.py
+	@$(PYTHON) tools/chart_schema.py
 	@$(PYTHON) tools/docs.py
 
 .PHONY: bench

@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("bootstrap", "guest_init", "lab_inside", "lab_qemu_init", "lab_uml_init")
 
-# Each line counts as one test. `make fmt` mends the second, `make generate` the last but one.
+# Each line counts as one test. `make fmt` mends the second, `make generate` the two before the last.
 CHECKS: tuple[tuple[str, ...], ...] = (
     ("ruff", "check"),
     ("ruff", "format", "--check"),
     ("mypy",),
     ("lint-imports", "--no-logo"),
     ("python", "tools/generate.py", "--check"),
+    ("python", "tools/chart_schema.py", "--check"),
     ("bash", "-n", *(f"tools/{name}.sh" for name in SCRIPTS), ".ci/run"),
 )
 
