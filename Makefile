@@ -55,6 +55,10 @@ bench-datapath: $(ROOT_TOOLS) venv ## Measure I/O in a guest: direct, by virtio-
 lab-nested: $(ROOT_TOOLS) venv ## The whole chain once: a real LV, a record, a KVM guest, a growth (root)
 	@$(PYTHON) tools/lab_nested.py $(ARGS)
 
+.PHONY: kube-lab
+kube-lab: venv ## Boot a Kubernetes of one node and open a shell in it (root)
+	@$(PYTHON) tools/kube_lab.py up && $(PYTHON) tools/kube_lab.py exec
+
 .PHONY: lock
 lock: ## Pin the newest dependencies that pyproject.toml allows
 	@tools/bootstrap.sh lock

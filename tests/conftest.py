@@ -34,8 +34,9 @@ TIER_OF_FOLDER = {
     "crash": "crash",
     "lab": "lab",
     "guest": "guest",
+    "kube": "kube",
 }
-ROOT_TIERS = {"host", "sanity", "crash", "guest"}
+ROOT_TIERS = {"host", "sanity", "crash", "guest", "kube"}
 
 GATES = pytest.StashKey[dict[str, list[str]]]()
 

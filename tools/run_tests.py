@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import gotools
+import kubetools
 from tier_pytest import PYTHON, Running
 from tiers import BY_NAME, TIERS, TREE, Outcome, Tier, has_tests
 
@@ -148,8 +149,11 @@ class Ladder:
     def _build(self, programs: tuple[str, ...]) -> None:
         for program in programs if os.geteuid() == 0 else ():
             try:
-                gotools.tool_path(program)
-            except gotools.Unavailable as error:
+                if program in gotools.TOOLS:
+                    gotools.tool_path(program)
+                else:
+                    kubetools.path(program)
+            except (gotools.Unavailable, kubetools.Unavailable) as error:
                 say(f"{program} cannot be had: {error}")  # the tests that need it skip themselves, and say so
 
 

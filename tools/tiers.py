@@ -20,7 +20,8 @@ class Tier:
     folders: tuple[str, ...]
     root: bool = False
     programs: tuple[str, ...] = ()
-    """Go programs of tools/gotools.py, built before pytest starts so that no test's timeout pays for it."""
+    """Programs of tools/gotools.py or tools/kubetools.py, made before pytest starts: no test's timeout
+    pays for it."""
     spread: bool = False
     """Whether its files are spread over all processors: they share nothing, and do nothing but compute."""
     beside: str = ""
@@ -58,6 +59,14 @@ TIERS = (
         root=True,
         beside="host",
         limit_s=2700,
+    ),
+    Tier(
+        "kube",
+        "a real Kubernetes of one node: API server, scheduler, sidecars, kubelet, containerd",
+        ("kube",),
+        root=True,
+        programs=("kube", "kubectl", "helm"),
+        limit_s=1800,
     ),
 )
 BY_NAME = {tier.name: tier for tier in TIERS}

@@ -1,0 +1,183 @@
+"""The API of a cluster, over plain HTTP: objects are the dicts that JSON gives."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from support.kube_door import NetworkDoor
+
+Object = dict[str, Any]
+T = TypeVar("T")
+
+#: Where each kind is, and whether it lies in a namespace.
+PATHS = {
+    "Namespace": ("api/v1", "namespaces", False),
+    "Node": ("api/v1", "nodes", False),
+    "Pod": ("api/v1", "pods", True),
+    "PersistentVolume": ("api/v1", "persistentvolumes", False),
+    "PersistentVolumeClaim": ("api/v1", "persistentvolumeclaims", True),
+    "Event": ("api/v1", "events", True),
+    "ServiceAccount": ("api/v1", "serviceaccounts", True),
+    "ConfigMap": ("api/v1", "configmaps", True),
+    "Secret": ("api/v1", "secrets", True),
+    "StorageClass": ("apis/storage.k8s.io/v1", "storageclasses", False),
+    "CSIDriver": ("apis/storage.k8s.io/v1", "csidrivers", False),
+    "CSINode": ("apis/storage.k8s.io/v1", "csinodes", False),
+    "CSIStorageCapacity": ("apis/storage.k8s.io/v1", "csistoragecapacities", True),
+    "RuntimeClass": ("apis/node.k8s.io/v1", "runtimeclasses", False),
+    "ClusterRole": ("apis/rbac.authorization.k8s.io/v1", "clusterroles", False),
+    "ClusterRoleBinding": ("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", False),
+    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles", True),
+    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings", True),
+    "DaemonSet": ("apis/apps/v1", "daemonsets", True),
+    "CustomResourceDefinition": ("apis/apiextensions.k8s.io/v1", "customresourcedefinitions", False),
+    "VolumeSnapshotClass": ("apis/snapshot.storage.k8s.io/v1", "volumesnapshotclasses", False),
+    "VolumeSnapshot": ("apis/snapshot.storage.k8s.io/v1", "volumesnapshots", True),
+    "VolumeSnapshotContent": ("apis/snapshot.storage.k8s.io/v1", "volumesnapshotcontents", False),
+}
+
+
+class ApiError(Exception):
+    """The API server refused a request."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class Api:
+    """A client with one user's token."""
+
+    def __init__(self, door: NetworkDoor, address: tuple[str, int], certificate: Path, token: str) -> None:
+        self._door, self._address = door, address
+        self._tls = ssl.create_default_context(cafile=str(certificate))
+        self._token = token
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        content: object = None,
+        *,
+        kind: str = "application/json",
+        timeout_s: float = 60,
+    ) -> Any:
+        """Send a request, and return what the answer's JSON says, or its text where it is none.
+
+        Raises:
+            ApiError: the server refused it.
+            OSError: it cannot be reached.
+        """
+        connection = http.client.HTTPSConnection(*self._address, timeout=timeout_s)
+        plain = self._door.connect(self._address, timeout_s)
+        connection.sock = self._tls.wrap_socket(plain, server_hostname=self._address[0])
+        try:
+            body = None if content is None else json.dumps(content).encode()
+            headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+            connection.request(method, f"/{path}", body, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        finally:
+            connection.close()
+        try:
+            said = json.loads(text)
+        except ValueError:
+            said = text
+        if answer.status >= 300:
+            raise ApiError(answer.status, said.get("message", text) if isinstance(said, dict) else text)
+        return said
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> Object | None:
+        """Return an object, None when there is none of that name."""
+        try:
+            found: Object = self.request("GET", path_of(kind, name, namespace))
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        return found
+
+    def list(self, kind: str, namespace: str = "") -> list[Object]:
+        """Return all objects of a kind, in all namespaces or in one."""
+        found: list[Object] = self.request("GET", path_of(kind, "", namespace))["items"]
+        return found
+
+    def apply(self, item: Object) -> Object:
+        """Create or change an object, as `kubectl apply --server-side` does."""
+        metadata = item["metadata"]
+        path = path_of(item["kind"], metadata["name"], metadata.get("namespace", "default"))
+        query = "?fieldManager=tests&force=true"
+        made: Object = self.request("PATCH", path + query, item, kind="application/apply-patch+yaml")
+        return made
+
+    def patch(self, kind: str, name: str, change: Object, namespace: str = "default") -> Object:
+        """Merge a change into an object."""
+        path = path_of(kind, name, namespace)
+        made: Object = self.request("PATCH", path, change, kind="application/merge-patch+json")
+        return made
+
+    def delete(self, kind: str, name: str, namespace: str = "default", *, force: bool = False) -> None:
+        """Ask for an object's end; one that is gone already is fine."""
+        options = {"gracePeriodSeconds": 0} if force else None
+        try:
+            self.request("DELETE", path_of(kind, name, namespace), options)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+
+    def token_of(self, account: str, namespace: str, seconds: int = 7200) -> str:
+        """Return a fresh token of a ServiceAccount."""
+        path = f"{path_of('ServiceAccount', account, namespace)}/token"
+        wanted = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds},
+        }
+        return str(self.request("POST", path, wanted)["status"]["token"])
+
+    def events(self, name: str) -> list[str]:
+        """Return the events of an object, as `<reason>: <text>`."""
+        return [
+            f"{event['reason']}: {event.get('message', '')}"
+            for event in self.list("Event")
+            if event["involvedObject"]["name"] == name
+        ]
+
+
+def path_of(kind: str, name: str, namespace: str) -> str:
+    """Return the path of an object, or of all of a kind when no name is given."""
+    group, plural, namespaced = PATHS[kind]
+    within = f"namespaces/{namespace}/" if namespaced and namespace else ""
+    return f"{group}/{within}{plural}{f'/{name}' if name else ''}"
+
+
+def size_bytes(quantity: str) -> int:
+    """Return the bytes of a Kubernetes quantity such as 64Mi, 2G or 1073741824."""
+    suffixes = {f"{letter}i": 1 << (10 * at) for at, letter in enumerate("KMGT", start=1)}
+    suffixes |= {letter: 1000**at for at, letter in enumerate("kMGT", start=1)}
+    number = quantity.rstrip("KMGTik")
+    return int(number) * suffixes.get(quantity[len(number) :], 1)
+
+
+def until(what: str, look: Callable[[], T], limit_s: float = 120) -> T:
+    """Look again and again until there is something to see, and return it.
+
+    Raises:
+        AssertionError: not within the time; the last look is in the text.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {limit_s:.0f} s: {what}; last seen: {seen!r}")
+        time.sleep(0.1)
