@@ -65,7 +65,7 @@ async def test_the_record_of_a_volume(node, direct, fs_type):
 async def test_flags_group_and_read_only_of_the_record(node, direct):
     """Mount flags reach the guest without what only a host knows; the group too, unless read-only."""
     pvc = direct(
-        mount_flags=("noatime", "bind", "_netdev", "rw", "discard,nodev"),
+        mount_flags=("noatime", "_netdev", "rw", "discard,nodev"),
         mount_group="4711",
         parameters={"katacsi.io/fs-group-change-policy": "Always"},
     )

@@ -229,8 +229,8 @@ def _release_mounts(volume_id: VolumeId, staging_path: str, devices: Sequence[De
         # A stage of a copy that was killed while it replayed the log; its retry may never come.
         uuids.end_replay(devices[-1].path)
     # By mount id: the kubelet's root may be a symlink, and the table shows paths without any.
-    staged = {entry.id: entry for entry in mount.at(Path(staging_path))}
-    for entry in staged.values():
+    staged = mount.at(Path(staging_path))
+    for entry in staged:
         if entry.device not in numbers:
             raise VolumeInUse(
                 f"staging_target_path {staging_path}: {entry.source} is mounted there, which is not "

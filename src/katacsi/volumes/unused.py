@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from katacsi.directvolume import guard
 from katacsi.errors import HostError, VolumeInUse
-from katacsi.host import block, holders, mount, namespaces
+from katacsi.host import block, holders, mount, namespaces, peers
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from katacsi.backends.api import Device
@@ -64,7 +64,7 @@ def require_unpublished(
     Raises:
         VolumeInUse: with the place.
     """
-    staged = {entry.id for path in stagings for entry in mount.at(path)}
+    staged = [entry for path in stagings for entry in mount.at(path)]
     require_no_mount(volume_id, devices, apart_from=staged)
     require_no_record(writer, volume_id, devices)
 
@@ -84,19 +84,28 @@ def require_no_record(writer: DirectVolumeWriter, volume_id: VolumeId, devices: 
             )
 
 
-def require_no_mount(volume_id: VolumeId, devices: Sequence[Device], *, apart_from: Container[int]) -> None:
+def require_no_mount(
+    volume_id: VolumeId, devices: Sequence[Device], *, apart_from: Collection[mount.Mount]
+) -> None:
     """Refuse while the volume's guard, its filesystem or a device node is mounted, but for these mounts.
+
+    What goes when they are unmounted may stand, too: the kubelet's folder may be seen at a second path.
 
     Raises:
         VolumeInUse: with the place.
     """
     guard_source = guard.source_of(str(volume_id))
+    expected = {entry.id for entry in apart_from}
     for device in devices or (None,):
         number = block.device_number(device.path) if device else None
         for entry in mount.mentioning(guard_source, number, device.path.name if device else ""):
-            if entry.id in apart_from:
+            if entry.id in expected:
                 continue
             if entry.source == guard_source or (device is not None and _shows(entry, device.path, number)):
+                # Only now: for it the whole table is taken apart.
+                expected |= peers.going_with(apart_from)
+                if entry.id in expected:
+                    continue
                 raise VolumeInUse(
                     f"volume {volume_id}: is still mounted at {entry.target}; unpublish it first"
                 )
