@@ -165,6 +165,56 @@ async def test_a_path_that_is_not_the_volume_s(node, volume, direct):
     await other.down()
 
 
+@pytest.fixture
+def device_nodes(node):
+    """Bind device nodes below a folder like the kubelet's volumeDevices/<pv>/dev/, one a pod."""
+    folder = node.scratch / "volumeDevices" / "pvc-1" / "dev"
+    folder.mkdir(parents=True)
+
+    def bound(device, uid="3d1d0b46-4a46-4b5c-a2a8-6a1c7d3a0001"):
+        (place := folder / uid).touch()
+        blockdevices.run("mount", "--bind", device, place)
+        return place
+
+    yield bound
+    for place in folder.iterdir():
+        if mount.at(place):
+            blockdevices.run("umount", place)
+
+
+async def test_a_raw_volume_at_the_kubelet_s_own_node(volume, device_nodes):
+    """The kubelet asks for statistics of a raw volume at a path that no other call has named."""
+    pvc, other, formatted = (
+        volume(access=AccessType.BLOCK),
+        volume("raw", access=AccessType.BLOCK),
+        volume("formatted"),
+    )
+    for each in (pvc, other, formatted):
+        await each.up()
+    place = device_nodes(pvc.device)
+    stats = await pvc.stats(place)
+    assert stats.usage == (Usage(Unit.BYTES, pvc.size),)
+    assert not stats.condition.abnormal
+    (link := place.with_name("link")).symlink_to(pvc.device)
+    assert (await pvc.stats(link)).usage == stats.usage
+    for strange in (device_nodes(other.device, "other"), place.parent, place / "below", "/" + "x" * 300):
+        with pytest.raises(NotFound):
+            await pvc.stats(strange)
+    # Of a filesystem a path is wanted where it is mounted: its device's node shows nothing of it.
+    with pytest.raises(NotFound):
+        await formatted.stats(device_nodes(formatted.device, "formatted"))
+    assert await pvc.expand(2 * pvc.size, path=place) == 2 * pvc.size
+    for unbound in place.parent.iterdir():
+        if mount.at(unbound):
+            blockdevices.run("umount", unbound)
+    await pvc.unpublish()
+    with pytest.raises(NotFound):
+        await pvc.stats(link)
+    await pvc.unstage()
+    for each in (other, formatted):
+        await each.down()
+
+
 async def test_a_disk_that_is_gone_is_abnormal(node, volume):
     """A volume whose bytes vanished under its pod is reported so, by stats and by ControllerGetVolume."""
     pvc = volume(direct=True)

@@ -70,13 +70,27 @@ def is_read_only(path: Path) -> bool:
 
 def device_number(path: Path) -> tuple[int, int]:
     """Give the (major, minor) of a block device node; a path that is none, or absent, is a HostError."""
+    number = number_at(path)
+    if number is None:
+        raise errors.HostError(f"{path} is not a block device")
+    return number
+
+
+def number_at(path: Path) -> tuple[int, int] | None:
+    """Give the (major, minor) of a block device node; None: there is nothing, or something else.
+
+    Raises:
+        HostError: nobody can look there.
+    """
     try:
         status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
         raise _linux.failure(f"look at {path}", error) from error
-    if not stat.S_ISBLK(status.st_mode):
-        raise errors.HostError(f"{path} is not a block device")
-    return os.major(status.st_rdev), os.minor(status.st_rdev)
+    return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
 
 
 # -- contents ------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import structlog
 from katacsi.backends.api import Growing
 from katacsi.directvolume.shim import ResizeOutcome
 from katacsi.errors import (
-    NotFound,
     NotProvenSound,
     Precondition,
     SizeOutOfRange,
@@ -22,6 +21,7 @@ from katacsi.host import mount, superblock
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.growth import is_full_size
 from katacsi.volumes.publish.mode import Mode
+from katacsi.volumes.publish.places import published_at
 from katacsi.volumes.undo import Undo
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Expansion:
             OutOfSpace: the pool has no room.
         """
         async with self._context.volumes.opened(request.volume_id) as volume:
-            published = self._published(request)
+            published = await self._published(request)
             self._check_possible(request, volume)
             wanted = max(request.size.required, volume.size_bytes)
             if published is not None and published.mode is Mode.DIRECT:
@@ -74,17 +74,11 @@ class Expansion:
                 return await self._on_host(volume, staging, wanted)
             return await self._unmounted(volume, published, wanted)
 
-    def _published(self, request: Expand) -> Published | None:
-        """Give the publish that the path means; None where it is the volume's staging path."""
-        published = self._marks.published(request.volume_path)
-        if published is not None and published.volume_id == request.volume_id:
+    async def _published(self, request: Expand) -> Published | None:
+        """Give the publish that the path means; of a staging path, one that uses it, if there is one."""
+        published = await published_at(self._marks, request.volume_id, request.volume_path)
+        if published is not None:
             return published
-        staged = self._marks.staged(request.volume_path)
-        if staged is None or staged.volume_id != request.volume_id:
-            raise NotFound(
-                f"volume_path {request.volume_path}: volume {request.volume_id} is not staged or published "
-                "there"
-            )
         targets = self._marks.targets_of(request.volume_id)
         return targets[0] if targets else None
 

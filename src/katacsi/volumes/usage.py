@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katacsi.errors import HostError, NotFound
+from katacsi.errors import HostError
 from katacsi.host import health, mount
 from katacsi.host.offloop import off_loop
 from katacsi.model import Condition
 from katacsi.volumes.publish.mode import Mode
+from katacsi.volumes.publish.places import published_at
 from katacsi.volumes.requests import Stats, Unit, Usage
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class UsageReader:
             NotFound: the volume is proven absent, or the path is not one of its own.
         """
         backend, volume = await self._context.pools.find(request.volume_id)
-        published = self._published(request)
+        published = await published_at(self._context.marks, request.volume_id, request.volume_path)
         condition = await backend.condition(volume.id)
         if condition.abnormal:
             return Stats((Usage(Unit.BYTES, volume.size_bytes),), condition)
@@ -45,16 +46,6 @@ class UsageReader:
         if published is not None and published.mode is Mode.BLOCK:
             return Stats((Usage(Unit.BYTES, volume.size_bytes),), condition)
         return await self._of_mount(volume, request, published, condition)
-
-    def _published(self, request: GetStats) -> Published | None:
-        published = self._context.marks.published(request.volume_path)
-        staged = self._context.marks.staged(request.volume_path)
-        for here in (published, staged):
-            if here is not None and here.volume_id == request.volume_id:
-                return published
-        raise NotFound(
-            f"volume_path {request.volume_path}: volume {request.volume_id} is not staged or published there"
-        )
 
     async def _of_guest(self, volume: Volume, published: Published, condition: Condition) -> Stats:
         guest = await self._context.writer.stats(published.path)
