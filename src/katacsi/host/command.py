@@ -43,6 +43,7 @@ PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
         "blkid": "util-linux",
         "btrfstune": "btrfs-progs",
         "debugfs": "e2fsprogs",
+        "dmsetup": "dmsetup",
         "e2fsck": "e2fsprogs",
         "kata-runtime": "kata-containers",
         "lvm": "lvm2",
