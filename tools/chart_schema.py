@@ -34,6 +34,7 @@ OF_THE_CHART = (
     "pools",
     "direct_volume_root",
     "state_directory",
+    "host_proc",
     "kubelet",
     "health",
     "metrics",

@@ -30,7 +30,7 @@ from katacsi.directvolume.sandboxes import Sandboxes
 from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import HostError, SettingsError
-from katacsi.host import command, offloop
+from katacsi.host import command, offloop, processes
 from katacsi.kubelet.liveness import serve_health
 from katacsi.kubelet.registration import Registrar
 from katacsi.metrics import Metrics
@@ -184,6 +184,12 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
     command.observe(
         lambda tool, outcome, seconds: metrics.command_seconds.labels(tool, outcome).observe(seconds)
     )
+    try:
+        processes.look_in(Path(settings.host_proc))
+    except HostError as error:
+        raise SettingsError(
+            f"host_proc: {error.message}; mount the node's /proc there, whole and as it is"
+        ) from error
     workflows = workflows_of(settings, node_id, metrics)
     async with AsyncExitStack() as stack:
         await prove_handover(settings)

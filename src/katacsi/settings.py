@@ -193,6 +193,12 @@ class Settings(_Section):
         description="What was published and staged since boot; a folder on tmpfs. "
         "Default: /run/katacsi/<driver name>.",
     )
+    host_proc: AbsolutePath = Field(
+        default="/proc",
+        description="Where the processes of the node are seen: a guest or a process that holds a volume is "
+        "looked for there. In a container without the node's process ids, the node's `/proc` mounted at "
+        "another path, such as `/host/proc`.",
+    )
     kube: KubeSettings = Field(default_factory=KubeSettings, description=KubeSettings.__doc__)
     pools: dict[str, dict[str, Any]] = Field(
         default_factory=dict,

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from katacsi.host import block, holders, loop, sizedfiles
+from katacsi.errors import HostError
+from katacsi.host import block, holders, loop, processes, sizedfiles
 
 
 @pytest.fixture
@@ -152,3 +153,36 @@ def test_who_leaves_at_the_last_moment_is_no_lasting_holder(disk, monkeypatch):
 
     waited = pauses(monkeypatch, leave_at_last)
     assert holders.lasting(disk) == []
+
+
+SEEN = """
+import sys
+from pathlib import Path
+from katacsi.host import holders, namespaces, block, processes
+disk, proc = Path(sys.argv[1]), Path(sys.argv[2])
+print([holder.pid for holder in holders.now(disk)])
+processes.look_in(proc)
+print([holder.pid for holder in holders.now(disk)])
+namespaces.mounted_elsewhere(block.device_number(disk))
+"""
+
+
+@pytest.mark.gate("holders-are-seen-from-a-container")
+def test_a_container_sees_holders_in_the_nodes_own_proc(disk, scratch):
+    """With process ids of its own the driver finds who holds a device in the procfs that it is given."""
+    process = opened_by_another(disk)
+    proc = scratch / "proc"
+    proc.mkdir()
+    script = 'mount --rbind /proc "$4" && exec unshare --pid --fork --mount-proc "$1" -c "$2" "$3" "$4"'
+    argv = ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, SEEN, str(disk), str(proc)]
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False)
+    process.communicate()
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines() == ["[]", f"[{process.pid}]"]
+
+
+def test_a_folder_that_is_no_proc_is_refused(scratch):
+    """An empty folder would show that nobody holds anything: it is an error."""
+    with pytest.raises(HostError, match=f"find this process in {scratch}"):
+        processes.look_in(scratch)
+    assert processes.seen_in() == Path("/proc")

@@ -82,8 +82,8 @@ _LOOKS = {
 }
 #: Modules of which that is true as a whole.
 _LOOKING = {
-    "devicemapper", "holders", "loopdevices", "mountoptions", "mounttable", "offloop", "processor",
-    "superblock",
+    "devicemapper", "holders", "loopdevices", "mountoptions", "mounttable", "offloop", "processes",
+    "processor", "superblock",
 }  # fmt: skip
 
 

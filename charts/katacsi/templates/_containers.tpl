@@ -25,9 +25,12 @@
     {{- toYaml . | nindent 4 }}
     {{- end }}
     {{- end }}
-    {{- if and (eq $.mode "controller") (eq .Values.kubelet.registration "driver") }}
-    # It shares its configuration with the driver of the nodes, and registers with no kubelet.
+    {{- if eq $.mode "controller" }}
+    # It shares its configuration with the driver of the nodes, sees no node, and registers with no kubelet.
+    - {name: KATACSI_HOST_PROC, value: /proc}
+    {{- if eq .Values.kubelet.registration "driver" }}
     - {name: KATACSI_KUBELET__REGISTRATION_SOCKET, value: "null"}
+    {{- end }}
     {{- end }}
   {{- if .Values.metrics.enabled }}
   ports:

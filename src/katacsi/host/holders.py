@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from katacsi.host import _linux, block, loopdevices
+from katacsi.host import _linux, block, loopdevices, processes
 
 #: How /proc shows descriptors that are no files; most descriptors of a host are such.
 _NO_FILES = ("socket:", "pipe:", "anon_inode:")
@@ -58,16 +58,17 @@ def lasting(device: Path) -> list[Holder]:
     return now(device)
 
 
-def now(device: Path, proc: Path = Path("/proc"), *, own_pids_excluded: bool = True) -> list[Holder]:
+def now(device: Path, proc: Path | None = None, *, own_pids_excluded: bool = True) -> list[Holder]:
     """Say who has a device open: processes, by any node with its number, and devices stacked on it.
 
-    `proc` may be the host's procfs seen from a container. A mount is no open descriptor; see
-    `mount.of_device`.
+    `proc` is the procfs to look in; None: where the node's processes are seen. A mount is no open
+    descriptor; see `mount.of_device`.
 
     Raises:
         HostError: a process cannot be looked into, so nobody can say (CAP_SYS_PTRACE is needed).
     """
     number = block.device_number(device)
+    proc = proc or processes.seen_in()
     try:
         own = os.readlink(proc / "self") if own_pids_excluded else ""
         names = [name for name in os.listdir(proc) if name.isdigit() and name != own]

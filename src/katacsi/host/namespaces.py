@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from katacsi.host import _linux, mounttable
+from katacsi.host import _linux, mounttable, processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,15 @@ class MountedElsewhere:
         return f"mounted at {self.mount_point} in the mount namespace of {self.comm} (process {self.pid})"
 
 
-def mounted_elsewhere(device: tuple[int, int], proc: Path = Path("/proc")) -> list[MountedElsewhere]:
+def mounted_elsewhere(device: tuple[int, int], proc: Path | None = None) -> list[MountedElsewhere]:
     """List the mounts of a block device's filesystem (major, minor) in other namespaces, one a namespace.
+
+    `proc` is the procfs to look in; None: where the node's processes are seen.
 
     Raises:
         HostError: a namespace cannot be looked into, so nobody can say (CAP_SYS_PTRACE is needed).
     """
+    proc = proc or processes.seen_in()
     try:
         names = sorted((name for name in os.listdir(proc) if name.isdigit()), key=int)
         seen = {os.readlink(proc / "self" / "ns" / "mnt")}

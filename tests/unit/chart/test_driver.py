@@ -110,12 +110,25 @@ def test_the_driver_sees_the_node():
     container = driver_of(pod)
     seen = paths(container)
     for name, path in sources(pod).items():
-        if name != "socket":
+        if name not in ("socket", "proc"):
             assert seen[path]["name"] == name
     assert seen["/dev"].get("readOnly") is None
     for folder in ("plugins", "pods"):
         assert seen[f"/var/lib/kubelet/{folder}"]["mountPropagation"] == "Bidirectional"
     assert container["securityContext"] == {"privileged": True}
+
+
+@pytest.mark.gate("holders-are-seen-from-a-container")
+@pytest.mark.parametrize("values", [{}, LVM], ids=["local", "lvm"])
+def test_the_driver_sees_who_holds_a_volume(values):
+    """The node's processes are where the configuration says, for the driver alone."""
+    objects = rendered(values)
+    (pod,) = pods(objects)
+    proc = paths(driver_of(pod))[configuration(objects)["host_proc"]]
+    assert sources(pod)[proc["name"]] == "/proc"
+    assert proc["readOnly"]
+    others = [each for each in pod["containers"] if each["name"] != "katacsi"]
+    assert all(mount["name"] != "proc" for each in others for mount in each["volumeMounts"])
 
 
 def test_the_driver_looks_where_the_chart_mounts():
@@ -190,7 +203,9 @@ def test_a_controller_registers_with_no_kubelet(tmp_path):
     (pod,) = (each["spec"]["template"]["spec"] for each in of_kind(objects, "Deployment"))
     variables = {each["name"]: each["value"] for each in driver_of(pod)["env"] if "value" in each}
     assert settings.load(file, {}).kubelet.registration_socket is not None
-    assert settings.load(file, variables).kubelet.registration_socket is None
+    of_controller = settings.load(file, variables)
+    assert of_controller.kubelet.registration_socket is None
+    assert of_controller.host_proc == "/proc", "a controller's pod has no other"
 
 
 def test_the_driver_takes_the_classes():
