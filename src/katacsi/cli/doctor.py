@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -66,7 +66,9 @@ def doctor(
         examine.examine(loaded, host_root=host_root.resolve(), kata_configurations=kata_configurations)
     )
     if output == "json":
-        print_json({"summary": examine.summary(findings), "findings": [_as_json(one) for one in findings]})
+        print_json(
+            {"summary": examine.summary(findings), "findings": [examine.as_json(one) for one in findings]}
+        )
     else:
         _show(findings)
     if examine.alarming(findings):
@@ -106,16 +108,3 @@ def _advice(finding: Finding) -> tuple[tuple[str, str], ...]:
         ("Change", result.remedy),
         ("Because", finding.check.why),
     )
-
-
-def _as_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "id": finding.check.id,
-        "group": finding.check.group,
-        "subject": finding.result.subject,
-        "verdict": finding.verdict.value,
-        "harm": finding.harm.value,
-        "fact": finding.result.fact,
-        "remedy": finding.result.remedy,
-        "why": finding.check.why,
-    }

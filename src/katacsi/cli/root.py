@@ -33,6 +33,9 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "demo": _Command("katacsi.demo.command:demo", "Walk a volume through its life, on this machine."),
     "doctor": _Command("katacsi.cli.doctor:doctor", "Check this node, and say what to change."),
     "volumes": _Command("katacsi.cli.volumes:volumes", "List and show the volumes of the pools."),
+    "support-bundle": _Command(
+        "katacsi.cli.support_bundle:support_bundle", "Collect what is known of this node into one file."
+    ),
     "direct-volume": _Command(
         "katacsi.cli.direct_volume:direct_volume",
         "Add, list and remove the records Kata reads; ask its guests.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from katacsi.doctor import backends
 from katacsi.doctor.backends import BACKENDS
@@ -89,3 +89,17 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def _plural(number: int, word: str) -> str:
     return word if number == 1 else f"{word}s"
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """Give what a program is told of a finding."""
+    return {
+        "id": finding.check.id,
+        "group": finding.check.group,
+        "subject": finding.result.subject,
+        "verdict": finding.verdict.value,
+        "harm": finding.harm.value,
+        "fact": finding.result.fact,
+        "remedy": finding.result.remedy,
+        "why": finding.check.why,
+    }
