@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from katacsi.errors import HostError, NotProvenSound, Unsupported
+from katacsi.errors import HostError, NotProvenSound, Precondition, Unsupported
 from katacsi.host import command, fsck, growth, mkfs, superblock
 from support import blockdevices, killed
 from support.blockdevices import MIB
@@ -132,7 +132,7 @@ async def test_a_missing_capability_is_named(device, file, scratch):
     mkfs.make(device, "ext4", UUID)
     with blockdevices.mounted(device, scratch / "mount") as root:
         blockdevices.resize(file, device, 900 * MIB)
-        with pytest.raises(HostError, match="CAP_SYS_RESOURCE"):
+        with pytest.raises(Precondition, match="CAP_SYS_RESOURCE"):
             growth.grow_mounted(device, root, "ext4")
 
 

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from grpclib.const import Status
 
 from katacsi.backends.loopfile import factfile
 from katacsi.errors import (
@@ -20,6 +23,7 @@ from katacsi.errors import (
 )
 from katacsi.host import block, command, growth, holders, mount, superblock
 from katacsi.model import AccessType
+from katacsi.rpc.status import status_of
 from support import blockdevices, killed
 from support.node import MIB, held, live_go_sandbox, mounts_at, tools_run
 from support.shims import Agent, Numbers
@@ -34,6 +38,12 @@ def usable(path):
 def device_size(pvc):
     """Give the size that the volume's device has."""
     return block.size_bytes(pvc.device)
+
+
+def has_sys_resource():
+    """Whether this process may grow a mounted ext4."""
+    effective = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)[1]
+    return bool(int(effective, 16) >> 24 & 1)
 
 
 def is_full(pvc):
@@ -53,7 +63,7 @@ async def test_a_mounted_filesystem_grows_under_its_pod(volume, fs_type, more):
     before = usable(pvc.target)
     try:
         size = await pvc.expand(pvc.size + more)
-    except HostError as error:
+    except Precondition as error:
         if fs_type != "ext4" or "CAP_SYS_RESOURCE" not in error.message:
             raise
         assert usable(pvc.target) == before
@@ -66,6 +76,37 @@ async def test_a_mounted_filesystem_grows_under_its_pod(volume, fs_type, more):
     assert await pvc.expand(pvc.size + more, path=pvc.staging) == size
     await pvc.down()
     assert pvc.disk.stat().st_size == size
+
+
+@pytest.mark.gate("expand-never-lies")
+@pytest.mark.parametrize("refused", ["read-only", "capability"])
+async def test_a_growth_that_cannot_be_while_mounted_keeps_no_pod_from_starting(node, volume, refused):
+    """The kubelet asks between publish and the containers: FAILED_PRECONDITION alone lets it start them."""
+    pvc = volume()
+    await pvc.up()
+    pvc.write()
+    before = usable(pvc.target)
+    if refused == "read-only":
+        blockdevices.run("mount", "-o", "remount,ro", pvc.staging)
+    elif has_sys_resource():
+        await pvc.down()
+        pytest.skip("this process has CAP_SYS_RESOURCE, so nothing is refused")
+    for _ in range(2):
+        with pytest.raises(Precondition, match="old size") as refusal:
+            await pvc.expand(4 * pvc.size)
+        assert status_of(refusal.value) is Status.FAILED_PRECONDITION
+    assert device_size(pvc) == 4 * pvc.size
+    assert usable(pvc.target) == before
+    assert (await pvc.facts()).pending_size == 4 * pvc.size
+    # The next pod: stage, publish, expand, as the kubelet does it.
+    await pvc.down()
+    await pvc.stage()
+    await pvc.publish()
+    assert usable(pvc.target) > 3 * before
+    assert await pvc.expand(4 * pvc.size) == 4 * pvc.size
+    assert (pvc.target / "data").read_bytes() == b"the workload's bytes"
+    assert (await pvc.facts()).pending_size == 0
+    await pvc.down()
 
 
 @pytest.mark.parametrize("way", [{"direct": True}, {"access": AccessType.BLOCK}], ids=["direct", "block"])

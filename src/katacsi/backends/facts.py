@@ -32,7 +32,7 @@ class Facts:
         raw_written: a workload had the device itself, writable: the bytes are the workload's, whatever a
             probe says of them; never mkfs.
         inherited_uuid: the filesystem is a copy that may still carry its source's UUID.
-        pending_size: the device grew to this many bytes, the filesystem in the guest did not; 0 if none.
+        pending_size: the device grew to this many bytes, its filesystem, in a guest or mounted, not; 0: none.
         growing: a growth of the filesystem to this many bytes was begun, and its end was not seen; 0 if none.
         others: facts that a later version wrote, by key, in the backend's own form. They are kept, never
             read, and go to every copy.

@@ -8,7 +8,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
-from katacsi.errors import HostError, Unsupported
+from katacsi.errors import HostError, Precondition, Unsupported
 from katacsi.host import block, fsck, superblock
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ _XFS_IOC_FSGROWFSDATA: Final = 0x4010586E
 _XFS_MINIMUM_AG_BLOCKS: Final = 64
 # include/uapi/linux/btrfs.h: _IOW(0x94, 3, struct btrfs_ioctl_vol_args), whose name is "max" or a size
 _BTRFS_IOC_RESIZE: Final = 0x50009403
+
+
+#: What the kernel answers again and again: no right, errors found in the filesystem (of ext4 that is EPERM,
+#: too), a read-only filesystem, one that cannot grow.
+_LASTING: Final = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EROFS, errno.EUCLEAN, errno.EOPNOTSUPP, errno.ENOTTY}
+)
 
 
 def fills(superblock: Superblock, device_size: int) -> bool:
@@ -96,7 +103,9 @@ def grow_mounted(device: Path, mount_point: Path, fs_type: str) -> None:
 
     Raises:
         Unsupported: nobody here grows this type.
-        HostError: the kernel refused; if for want of a capability, its name is in the message.
+        Precondition: the kernel will refuse for as long as it is mounted like this, or by a process like
+            this; if for want of a capability, its name is in the message.
+        HostError: it failed, and may not fail again.
     """
     if fs_type not in _REQUESTS:
         raise Unsupported(f"{mount_point}: {fs_type} is not grown by katacsi; ext4, xfs and btrfs are")
@@ -108,14 +117,15 @@ def grow_mounted(device: Path, mount_point: Path, fs_type: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise HostError(f"{mount_point}: cannot grow to {size} bytes: {_reason(error)}") from error
+        family = Precondition if error.errno in _LASTING else HostError
+        raise family(f"{mount_point}: cannot grow to {size} bytes: {_reason(error)}") from error
 
 
 def _reason(error: OSError) -> str:
     if error.errno in (errno.EPERM, errno.EACCES):
         return (
-            "growing a mounted filesystem needs CAP_SYS_ADMIN, and of ext4 CAP_SYS_RESOURCE, too; "
-            "give the container these capabilities"
+            "growing a mounted filesystem needs CAP_SYS_ADMIN, and of ext4 CAP_SYS_RESOURCE, too (give the "
+            "container these capabilities), and an ext4 without errors"
         )
     return os.strerror(error.errno or 0)
 

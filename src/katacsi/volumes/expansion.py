@@ -55,8 +55,9 @@ class Expansion:
 
         Raises:
             NotFound: the volume is proven absent, or the path is not one of its own.
-            Precondition: a guest has it and its runtime cannot grow it; restart the pod. The kubelet takes
-                this for "in use" and does not ask again before the next mount.
+            Precondition: a guest has it and its runtime cannot grow it, or the host has it mounted and the
+                kernel will not grow it so; restart the pod. The kubelet takes this for "in use", lets the pod
+                start, and does not ask again before the next mount.
             OutOfSpace: the pool has no room.
         """
         async with self._context.volumes.opened(request.volume_id) as volume:
@@ -122,9 +123,22 @@ class Expansion:
     # -- the host has it, or nobody ----------------------------------------------------------------------
 
     async def _on_host(self, volume: NodeVolume, staging: Path, wanted: int) -> int:
-        """Grow a volume whose filesystem is mounted here."""
+        """Grow a volume whose filesystem is mounted here.
+
+        Raises:
+            Precondition: the filesystem cannot follow while it is mounted; the next mount finds it grown. The
+                kubelet, which asks before it starts a pod's containers, then starts them with the old size,
+                where any other error would have it ask for ever.
+        """
         size = await volume.grow(wanted)
-        await self._growth.mounted(volume, staging)
+        try:
+            await self._growth.mounted(volume, staging)
+        except Precondition as error:
+            await volume.settle(pending_size=size)
+            raise Precondition(
+                f"{volume}: its device has {size} bytes now, but {error.message}. Its pods go on with the "
+                "old size; stop all of them on this node, and the next one finds it grown"
+            ) from error
         return size
 
     async def _unmounted(self, volume: NodeVolume, published: Published | None, wanted: int) -> int:

@@ -118,7 +118,8 @@ class Growth:
         """Grow a filesystem that the host has mounted.
 
         Raises:
-            HostError: it could not be grown; the message says what the kernel wants.
+            Precondition: it cannot be grown while it is mounted; the message says what the kernel wants.
+            HostError: it failed, and may not fail again.
         """
         found = await off_loop(superblock.read, volume.device.path)
         if found is None or not growth.fills(found, volume.device.size_bytes):
