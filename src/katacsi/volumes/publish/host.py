@@ -49,24 +49,26 @@ class HostRoute:
         return bool(mounts)
 
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
-        """Have the filesystem mounted at the staging path, once, and as large as its device."""
+        """Make the filesystem as large as its device; what only grows mounted is mounted for that."""
         staged, found = await off_loop(_look, volume, published)
         if staged:
             return
         await self._growth.before_mount(volume, found)
-        undo.add(f"mount at {published.staging}", partial(mount.unmount, Path(published.staging)))
-        await off_loop(_mount, volume, published)
         if found is None or not growth.fills(found, volume.device.size_bytes):
+            await off_loop(_mount, volume, published, undo)
             await self._growth.after_mount(volume, Path(published.staging))
 
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
-        """Give the filesystem to the pod's group, and bind it to the target.
+        """Have the filesystem mounted at the staging path, once, give it to the pod's group, and bind it.
 
         Raises:
             Precondition: the kernel takes no writes to the filesystem any more, and the pod wants to write.
         """
         staging = Path(published.staging)
-        if not published.read_only and (reason := health.why_not_writable(mount.at(staging)[-1])):
+        if not (mounts := mount.at(staging)):
+            _mount(volume, published, undo)
+            mounts = mount.at(staging)
+        if not published.read_only and (reason := health.why_not_writable(mounts[-1])):
             raise Precondition(
                 f"{volume}: {reason}; stop all its pods on this node, and the next one gets it checked and "
                 "repaired. See the kernel's log for the cause"
@@ -95,8 +97,9 @@ def _look(volume: NodeVolume, published: Published) -> tuple[bool, Superblock | 
     return bool(mounts), found
 
 
-def _mount(volume: NodeVolume, published: Published) -> None:
+def _mount(volume: NodeVolume, published: Published, undo: Undo) -> None:
     staging = Path(published.staging)
+    undo.add(f"mount at {staging}", partial(mount.unmount, staging))
     block.set_read_only(volume.device.path, False)
     mount.ensure_target_directory(staging)
     flags = list(published.mount_flags)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -168,7 +168,8 @@ class Marks:
         """Remember a staging, a publish or a freeze; the same again changes nothing."""
         if self._by_path(item).get(item.path) == item:
             return
-        values = {"schema": _SCHEMA, **asdict(item)}
+        # Not asdict, which copies each value: this is on the way of every publish.
+        values = {"schema": _SCHEMA, **{each.name: getattr(item, each.name) for each in fields(item)}}
         data = json.dumps(values, separators=(",", ":"), default=lambda mode: mode.value).encode()
         _write(self._file(item), data)
         self._index(item)
