@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from katacsi.backends.api import Capacity
 from katacsi.errors import InvalidRequest, KatacsiError
 from katacsi.model import AccessMode, AccessType, Capability
 from katacsi.volumes.requests import GetCapacity
@@ -77,6 +78,25 @@ async def test_a_parameter_that_is_right_counts_beside_one_that_is_not(node):
         )
     )
     assert asked == [{"allocation": "thick"}]
+
+
+async def test_only_the_key_that_is_refused_is_passed_over(node, monkeypatch):
+    """A value that a backend refuses by its full key does not take the other keys with it."""
+    pool = node.driver.context.pools.choose("default")
+    monkeypatch.setattr(pool, "_parameters", {"good": "", "bad": ""})
+    backend = await pool.open()
+    asked: list[list[str]] = []
+
+    async def picky(own):
+        asked.append(sorted(own))
+        if "bad" in own:
+            raise InvalidRequest("loopfile.katacsi.io/bad", "is not legal")
+        return Capacity(7, 7)
+
+    monkeypatch.setattr(backend, "capacity", picky)
+    parameters = {"loopfile.katacsi.io/good": "1", "loopfile.katacsi.io/bad": "2"}
+    assert await node.driver.provisioning.capacity(GetCapacity(parameters=parameters)) == Capacity(7, 7)
+    assert asked == [["bad", "good"], ["good"]]
 
 
 async def test_a_pool_that_nobody_knows_does_not_hide_the_mistake(node):
