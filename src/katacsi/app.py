@@ -24,6 +24,7 @@ from katacsi.backends.api import PoolContext, Scope
 from katacsi.csi.capabilities import Role
 from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
+from katacsi.csi.telling import Teller
 from katacsi.directvolume.handover import FileHandover
 from katacsi.directvolume.kata_runtime import KataRuntimeHandover
 from katacsi.directvolume.sandboxes import Sandboxes
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from katacsi.directvolume.handover import Handover
     from katacsi.httpserver import HttpServer, Page
     from katacsi.settings import Settings
+    from katacsi.volumes.cluster import Cluster
     from katacsi.volumes.layers import Layer
 
 #: What may lie between a volume's device and its filesystem, from below; see docs/development.md, "Layers".
@@ -96,11 +98,6 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
     Raises:
         SettingsError: as `pools_of`, or something is configured that this version cannot do.
     """
-    if settings.kube.enabled:
-        raise SettingsError(
-            "kube.enabled: this version does not ask the Kubernetes API; set it to false and choose the mode "
-            "by the StorageClass parameter katacsi.io/direct"
-        )
     writer = DirectVolumeWriter(
         settings.direct_volume_root,
         handover=handover_of(settings),
@@ -119,8 +116,23 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
             marks=Marks(settings.state_path),
             writer=writer,
             metrics=metrics,
+            cluster=cluster_of(settings, node_id, metrics),
             layers=LAYERS,
         )
+    )
+
+
+def cluster_of(settings: Settings, node_id: str, metrics: Metrics) -> Cluster | None:
+    """Give what asks the Kubernetes API, if it is enabled; others do not carry its 10 MiB."""
+    if not settings.kube.enabled:
+        return None
+    from katacsi.kube.cluster import KubeCluster  # noqa: PLC0415  # that is how they do not
+
+    return KubeCluster.of(
+        settings.kube,
+        controller=settings.driver_name,
+        instance=node_id,
+        observe=lambda verb, outcome, seconds: metrics.kube_seconds.labels(verb, outcome).observe(seconds),
     )
 
 
@@ -199,6 +211,8 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         changes = Changes()
         # Before the pools are closed: a change may have outlived the drain.
         stack.push_async_callback(changes.drained)
+        cluster = workflows.context.cluster
+        refused = Teller(cluster.tell) if cluster is not None else None
         server = DrainingServer(
             services(
                 workflows,
@@ -208,7 +222,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
                 role=role,
                 newer=settings.newer_capabilities,
             ),
-            interceptor=Interceptor(metrics, METHODS, REDACTION),
+            interceptor=Interceptor(metrics, METHODS, REDACTION, refused=refused),
             changes=changes,
         )
         # What is there now are modules and models that stay. A full garbage collection would look at all of

@@ -92,6 +92,10 @@ class OutOfSpace(KatacsiError):
     retry_helps = True
 
 
+class WrongNode(OutOfSpace):
+    """The volume has to be on another node, whose provisioner makes it; nothing is wrong here."""
+
+
 class Unavailable(KatacsiError):
     """Something that is needed cannot be asked now (shutting down, API server away); retry."""
 

@@ -54,6 +54,12 @@ class Metrics:
         "runtime",
         "outcome",
     )
+    kube_seconds: Histogram = _seconds(
+        "kube_request_duration_seconds",
+        "How long the Kubernetes API took to answer, by verb and outcome.",
+        "verb",
+        "outcome",
+    )
     pending_refusals: Counter = _made(
         Counter,
         "pending_refusals",

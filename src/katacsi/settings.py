@@ -56,8 +56,32 @@ class KubeSettings(_Section):
 
     enabled: bool = Field(
         default=False,
-        description="Ask the Kubernetes API for PVC annotations and pod runtimes; this version cannot, and "
-        'refuses `true`. When off, `auto` means a host mount and `katacsi.io/direct: "true"` means direct.',
+        description="Ask the Kubernetes API for PVC annotations and pod runtimes. When off, `auto` means a "
+        'host mount and `katacsi.io/direct: "true"` means direct.',
+    )
+    kubeconfig: AbsolutePath | None = Field(
+        default=None,
+        description="A kubeconfig file, whose current context is used. None: the service account of the pod "
+        "that katacsi runs in.",
+    )
+    timeout: Seconds = Field(default=5, description="Seconds that one request to the API may take.")
+    kata_handlers: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("kata*",),
+        description="Which RuntimeClass handlers are Kata's: patterns as a shell has them (`*`, `?`, "
+        "`[abc]`). It is the `handler` of the RuntimeClass that is compared, not its name.",
+    )
+    default_runtime_is_kata: bool = Field(
+        default=False,
+        description="Whether pods without a runtimeClassName run in Kata, as they do on nodes whose "
+        "container runtime has Kata as its default.",
+    )
+    runtime_class_cache: float = Field(
+        default=60, ge=0, description="Seconds for which the handler of a RuntimeClass is remembered."
+    )
+    events: bool = Field(
+        default=True,
+        description="Write an Event on the pod, or on the PVC, for every refusal that a person has to act "
+        "on.",
     )
 
 

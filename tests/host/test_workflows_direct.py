@@ -1,6 +1,5 @@
 """Publishing to a Kata guest: a guard at the target, a record for the runtime, the device for the guest."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -17,14 +16,12 @@ from katacsi.errors import (
     InvalidRequest,
     OperationPending,
     Precondition,
-    Unavailable,
     VolumeInUse,
 )
 from katacsi.host import block, mount, mounttable
 from katacsi.model import AccessMode, AccessType
 from katacsi.testing import leaks
 from katacsi.volumes.locks import volume_lock
-from katacsi.volumes.publish.mode import PodRuntime
 from support import blockdevices
 from support.node import Volume, live_go_sandbox, mounts_at, tools_run
 
@@ -487,99 +484,7 @@ async def test_a_raw_device_has_no_record(node, direct):
     await pvc.down()
 
 
-# -- the mode of one publish, once ---------------------------------------------------------------------
-
-
-class Cluster:
-    """A cluster that answers with a script, and counts."""
-
-    def __init__(self, runtime):
-        self.runtime = runtime
-        self.asked = 0
-
-    async def pod_runtime(self, volume_context):
-        self.asked += 1
-        return self.runtime
-
-    async def direct_annotation(self, parameters):
-        return ""
-
-
-@pytest.fixture
-def in_cluster(node):
-    """Let the node's workflows ask a cluster that answers so."""
-
-    def put(runtime):
-        from katacsi.volumes.workflows import Workflows
-
-        cluster = Cluster(runtime)
-        node._running = Workflows.of(dataclasses.replace(node.driver.context, cluster=cluster))
-        return cluster
-
-    return put
-
-
-@pytest.mark.gate("a-retry-keeps-its-mode")
-@pytest.mark.gate("pv-lookup-not-needed-at-publish")
-@pytest.mark.parametrize("now", [PodRuntime.UNREADABLE, PodRuntime.OTHER, PodRuntime.NO_CLUSTER])
-async def test_a_retry_keeps_the_mode_and_asks_nobody(node, direct, in_cluster, now):
-    """A lost reply, an API server that is down or a changed annotation never flips a published volume."""
-    pvc = direct(parameters={"katacsi.io/direct": "auto"})
-    await pvc.create()
-    await pvc.stage()
-    in_cluster(PodRuntime.KATA)
-    await pvc.publish()
-    before = node.record(pvc.target)
-    await node.restart()
-    cluster = in_cluster(now)
-    for _ in range(2):
-        await pvc.publish()
-    await pvc.stage()
-    assert cluster.asked == 0
-    assert node.record(pvc.target) == before
-    assert mounts_at(pvc.staging) == 0
-    await pvc.down()
-
-
-@pytest.mark.gate("one-mode-decision")
-@pytest.mark.parametrize(
-    ("runtime", "outcome"),
-    [
-        (PodRuntime.KATA, "direct"),
-        (PodRuntime.OTHER, "host"),
-        (PodRuntime.UNREADABLE, Unavailable),
-        (PodRuntime.NO_CLUSTER, "host"),
-    ],
-)
-async def test_an_auto_volume_goes_where_its_pod_runs(node, volume, in_cluster, runtime, outcome):
-    """The same staged volume is a record or a mount, by its pod; in doubt it is neither."""
-    pvc = volume(parameters={"katacsi.io/direct": "auto"})
-    await pvc.create()
-    await pvc.stage()
-    in_cluster(runtime)
-    if isinstance(outcome, str):
-        await pvc.publish()
-        assert (node.record(pvc.target) is not None) is (outcome == "direct")
-        assert (mounts_at(pvc.staging) == 1) is (outcome == "host")
-        await pvc.unpublish()
-    else:
-        with pytest.raises(outcome):
-            await pvc.publish()
-        assert not pvc.target.exists()
-        assert mounts_at(pvc.staging) == 0
-    await pvc.unstage()
-
-
-async def test_a_pod_without_kata_does_not_get_an_empty_folder(node, direct, in_cluster):
-    """A volume that has to be direct is refused to a pod that would write to the node's disk."""
-    pvc = direct()
-    await pvc.create()
-    await pvc.stage()
-    in_cluster(PodRuntime.OTHER)
-    with pytest.raises(Precondition, match="runtimeClassName"):
-        await pvc.publish()
-    assert not pvc.target.exists()
-    await pvc.unstage()
+# -- a volume at work ----------------------------------------------------------------------------------
 
 
 @pytest.mark.gate("a-published-volume-is-not-probed")

@@ -102,11 +102,12 @@ class Door:
 
 @asynccontextmanager
 async def open_door(workflows: ScriptedWorkflows | None = None, **options: Any) -> AsyncIterator[Door]:
-    """Serve the workflows in memory; options are those of `katacsi.csi.services.services`."""
+    """Serve the workflows in memory; options are those of `katacsi.csi.services.services`, and `refused`."""
     workflows, changes, metrics = workflows or ScriptedWorkflows(), Changes(), Metrics.create()
+    refused = options.pop("refused", None)
     channel_for = ChannelFor(_services(workflows, changes, options))
     async with channel_for as channel:
-        Interceptor(metrics, METHODS, REDACTION).listen_to(channel_for._server)
+        Interceptor(metrics, METHODS, REDACTION, refused=refused).listen_to(channel_for._server)
         yield Door(
             workflows,
             changes,

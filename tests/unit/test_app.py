@@ -20,7 +20,7 @@ class Workflows(ScriptedWorkflows):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.context = SimpleNamespace(settings=settings)
+        self.context = SimpleNamespace(settings=settings, cluster=None)
         self.order: list[str] = []
 
     async def start(self) -> None:

@@ -13,6 +13,7 @@ def test_every_name_is_ours_and_explained():
         "katacsi_rpcs_in_flight",
         "katacsi_host_command_duration_seconds",
         "katacsi_shim_request_duration_seconds",
+        "katacsi_kube_request_duration_seconds",
         "katacsi_pending_refusals",
         "katacsi_published_volumes",
         "katacsi_pool_usable",

@@ -22,7 +22,7 @@ from katacsi.rpc.calls import UNKNOWN, Call, current_call
 from katacsi.rpc.status import facts_of, status_of, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from grpclib._typing import IEventsTarget, IServerMethodFunc
     from grpclib.server import Stream
@@ -44,12 +44,22 @@ class Interceptor:
         metrics: where calls are counted.
         methods: the methods of those servers by path; see `katacsi.rpc.calls.methods_of`.
         redaction: what of their messages is secret.
+        refused: told of every call that fails, with the error and the words that its caller reads; it must
+            not fail, and not wait.
     """
 
-    def __init__(self, metrics: Metrics, methods: Mapping[str, Method], redaction: Redaction) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        methods: Mapping[str, Method],
+        redaction: Redaction,
+        *,
+        refused: Callable[[Call, Exception, str], None] | None = None,
+    ) -> None:
         self._metrics = metrics
         self._methods = methods
         self._redaction = redaction
+        self._refused = refused
         self._refusal = ""
         self._process = secrets.token_hex(2)
         self._numbers = count(1)
@@ -105,6 +115,8 @@ class Interceptor:
             self._ended(call, started, status, error=words, **facts_of(error, call))
             if isinstance(error, OperationPending):
                 self._metrics.pending_refusals.labels(call.method.name).inc()
+            if self._refused is not None:
+                self._refused(call, error, words)
             raise GRPCError(status, words) from None
         else:
             # After the answer: that is on its way once this turn of the event loop is over.

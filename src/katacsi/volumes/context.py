@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from katacsi.model import Topology
-from katacsi.volumes.cluster import NoCluster
 from katacsi.volumes.locks import Locks
 from katacsi.volumes.volume import NodeVolumes
 
@@ -32,7 +31,7 @@ class Context:
     marks: Marks
     writer: DirectVolumeWriter
     metrics: Metrics
-    cluster: Cluster = field(default_factory=NoCluster)
+    cluster: Cluster | None = None
     layers: tuple[Layer, ...] = ()
     locks: Locks = field(default_factory=Locks)
     volumes: NodeVolumes = field(init=False)

@@ -10,9 +10,9 @@ from katacsi.backends.api import ContentSource, Copying, FormatState, Snapshotti
 from katacsi.errors import (
     InvalidRequest,
     NotFound,
-    OutOfSpace,
     SizeOutOfRange,
     Unsupported,
+    WrongNode,
 )
 from katacsi.model import SnapshotId, VolumeId
 from katacsi.volumes.pools import parse_id
@@ -42,7 +42,7 @@ class Copies:
 
         Raises:
             NotFound: it is proven absent.
-            OutOfSpace: it is on another node, where the copy has to be made.
+            WrongNode: it is on another node, where the copy has to be made.
             InvalidRequest: it is in another pool.
             Unsupported: the pool cannot copy.
         """
@@ -57,7 +57,7 @@ class Copies:
                 f"{parsed.KIND} {ref.id} is in pool {parsed.pool}; make its copy there, not in {pool_name}",
             )
         if parsed.pool_uid != backend.pool_uid:
-            raise OutOfSpace(
+            raise WrongNode(
                 f"{parsed.KIND} {ref.id}: is not on node {self._context.node_id}; copy it where it is"
             )
         found: Volume | Snapshot | None

@@ -25,6 +25,10 @@ FS_GROUP_CHANGE_POLICIES: tuple[FsGroupChangePolicy, ...] = get_args(FsGroupChan
 #: The stored attribute that remembers the filesystem asked for at creation; "" for a block volume.
 FILESYSTEM = "filesystem"
 
+#: The stored attribute that remembers that the claim's annotation, not the StorageClass, chose `DIRECT`.
+DIRECT_FROM = "direct-from"
+CLAIM = "claim"
+
 _CONTEXT_KEYS = (DIRECT, FS_GROUP_CHANGE_POLICY, MKFS_OPTIONS)
 
 
@@ -38,11 +42,13 @@ class Parameters:
     mkfs_options: str = ""
     backend: Mapping[str, str] = field(default_factory=dict)
     backend_name: str = ""
+    asked_by_claim: bool = False
 
     def attributes(self, filesystem: str) -> dict[str, str]:
         """Give what has to be remembered with the volume."""
         chosen = {
             DIRECT: self.asked.value,
+            DIRECT_FROM: CLAIM if self.asked_by_claim else "",
             FS_GROUP_CHANGE_POLICY: self.fs_group_change_policy,
             MKFS_OPTIONS: self.mkfs_options,
             FILESYSTEM: filesystem,

@@ -15,12 +15,14 @@ from katacsi.errors import (
     PoolUnavailable,
     Precondition,
     VolumeInUse,
+    WrongNode,
 )
 from katacsi.host.offloop import off_loop
 from katacsi.model import MalformedId, SizeRange, SnapshotId, VolumeId, storage_name
-from katacsi.volumes import capabilities, listing, parameters, unused
+from katacsi.volumes import capabilities, claims, listing, parameters, unused
 from katacsi.volumes.copies import content_source
 from katacsi.volumes.locks import snapshot_lock, volume_lock
+from katacsi.volumes.publish.mode import Asked
 from katacsi.volumes.requests import SourceKind, Validation, VolumePage, VolumeView
 from katacsi.volumes.room import Room
 
@@ -50,10 +52,15 @@ class Provisioning:
             AlreadyExists: the name is taken by a volume with other wishes.
             OutOfSpace: no room here, the pool is not here or cannot be used, or this is not a node where the
                 volume may be.
+            Precondition: the claim asks for something that is not legal, or is gone.
+            Unavailable: the claim cannot be read now.
         """
         chosen = parameters.parse(request.parameters)
+        cluster = self._context.cluster
+        claim = claims.reference(request.parameters, request.name) if cluster else None
         for capability in request.capabilities:
-            capabilities.check(capability, chosen.asked)
+            # What a claim asks for is known only below, and wins over the StorageClass.
+            capabilities.check(capability, Asked.AUTO if claim else chosen.asked)
         pool = self._context.pools.choose(chosen.pool)
         pool.check_parameters(chosen.backend_name, chosen.backend)
         fs_type = capabilities.filesystem_of(request.capabilities, self._context.settings.default_filesystem)
@@ -69,6 +76,11 @@ class Provisioning:
             ):
                 await self._check_name_free_elsewhere(request.name, pool)
                 backend = await pool.open()
+                if cluster is not None and claim is not None:
+                    existing = await backend.find(request.name)
+                    chosen = await claims.overlaid(cluster, claim, chosen, existing)
+                    for capability in request.capabilities:
+                        capabilities.check(capability, chosen.asked)
                 wanted = CreateRequest(request.name, size, chosen.backend, chosen.attributes(fs_type))
                 if request.source is None:
                     with self._room.being_made(pool.name, request.name, size.required):
@@ -194,7 +206,7 @@ class Provisioning:
         if not request.requisite or self._context.pools.scope is Scope.NETWORK:
             return
         if not any(self._context.is_here(topology.segments) for topology in request.requisite):
-            raise OutOfSpace(
+            raise WrongNode(
                 f"volume {request.name!r}: has to be on another node than {self._context.node_id}; the "
                 "provisioner there makes it"
             )
@@ -233,6 +245,7 @@ def _check_same_wishes(volume: Volume, wanted: CreateRequest, request: CreateVol
     if not named and parameters.FILESYSTEM in had and parameters.FILESYSTEM in wishes:
         # The choice was ours; the default may have been another one when the volume was made.
         wishes[parameters.FILESYSTEM] = had[parameters.FILESYSTEM]
+    wishes = claims.as_first_read(wishes, had)
     if had != wishes:
         raise AlreadyExists(
             f"volume {volume.id}: exists, made for {had or 'raw use'}, and {wishes or 'raw use'} is asked "

@@ -73,10 +73,14 @@ class Workflows:
 
     async def start(self) -> None:
         """Open the pools, read this boot's facts, and clear up what no call will come back for."""
+        if self.context.cluster is not None:
+            await self.context.cluster.start()
         await self.context.pools.start()
         await self.context.marks.load()
         await reconcile(self.context, self.unpublishing)
 
     async def close(self) -> None:
-        """Let go of the pools; volumes stay as they are."""
+        """Let go of the pools and the cluster; volumes stay as they are."""
         await self.context.pools.close()
+        if self.context.cluster is not None:
+            await self.context.cluster.close()

@@ -40,7 +40,7 @@ def test_check_takes_a_good_configuration(run, tmp_path):
         ("pools: {p: {backend: loopfile, directory: x}}", "pools.p: directory"),
         ("pools: {p: {backend: loopfile, directory: /x, quoat: 1Gi}}", "quoat: unknown key"),
         ("pools: {P: {backend: loopfile, directory: /x}}", "pools.P"),
-        ("kube: {enabled: true}\npools: {p: {backend: loopfile, directory: /x}}", "kube.enabled"),
+        ("kube: {timeout: 0}\npools: {p: {backend: loopfile, directory: /x}}", "kube.timeout"),
         ("- a list", "has to be a mapping"),
         ("a: [", "not YAML"),
     ],

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from katacsi.errors import Precondition, Unavailable
+from katacsi.errors import Precondition
 from katacsi.model import AccessType
 from katacsi.volumes.publish.mode import Asked, Mode, PodRuntime, decide
 
@@ -14,15 +14,12 @@ BLOCK, FILESYSTEM = AccessType.BLOCK, AccessType.MOUNT
 TABLE = {
     (Asked.HOST, PodRuntime.KATA): Mode.HOST,
     (Asked.HOST, PodRuntime.OTHER): Mode.HOST,
-    (Asked.HOST, PodRuntime.UNREADABLE): Mode.HOST,
     (Asked.HOST, PodRuntime.NO_CLUSTER): Mode.HOST,
     (Asked.DIRECT, PodRuntime.KATA): Mode.DIRECT,
     (Asked.DIRECT, PodRuntime.OTHER): Precondition,
-    (Asked.DIRECT, PodRuntime.UNREADABLE): Unavailable,
     (Asked.DIRECT, PodRuntime.NO_CLUSTER): Mode.DIRECT,
     (Asked.AUTO, PodRuntime.KATA): Mode.DIRECT,
     (Asked.AUTO, PodRuntime.OTHER): Mode.HOST,
-    (Asked.AUTO, PodRuntime.UNREADABLE): Unavailable,
     (Asked.AUTO, PodRuntime.NO_CLUSTER): Mode.HOST,
 }
 
@@ -43,7 +40,7 @@ def test_the_table_is_whole():
 @pytest.mark.gate("one-mode-decision")
 @pytest.mark.parametrize(("access", "asked", "runtime", "expected"), ROWS)
 def test_the_mode_decision(access, asked, runtime, expected):
-    """The mode follows from access type, wish and runtime; what cannot be read is never guessed."""
+    """The mode follows from access type, wish and runtime."""
     if isinstance(expected, Mode):
         assert decide(access, asked, runtime) is expected
     else:
@@ -57,10 +54,3 @@ def test_a_refusal_says_what_to_change():
         decide(FILESYSTEM, Asked.DIRECT, PodRuntime.OTHER, volume="volume pvc-7")
     for words in ("volume pvc-7", "runtimeClassName", "katacsi.io/direct", "StorageClass"):
         assert words in refusal.value.message
-
-
-def test_an_api_server_that_is_away_is_worth_a_retry():
-    """The kubelet is told to come again; nobody has to do anything."""
-    with pytest.raises(Unavailable) as refusal:
-        decide(FILESYSTEM, Asked.AUTO, PodRuntime.UNREADABLE)
-    assert refusal.value.retry_helps

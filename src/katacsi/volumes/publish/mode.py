@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from katacsi.errors import Precondition, Unavailable
+from katacsi.errors import Precondition
 from katacsi.model import AccessType
 
 
@@ -29,17 +29,15 @@ class PodRuntime(enum.Enum):
 
     KATA = "kata"
     OTHER = "other"
-    UNREADABLE = "unreadable"  #: the API server could not be asked now
     NO_CLUSTER = "no cluster"  #: katacsi runs without Kubernetes
 
 
 def decide(access: AccessType, asked: Asked, runtime: PodRuntime, *, volume: str = "the volume") -> Mode:
-    """Choose the mode of one publish.
+    """Choose the mode of one publish; a runtime that cannot be read never gets here, and is never guessed.
 
     Raises:
         Precondition: direct was asked for, but the pod does not run in Kata: it would write into an empty
             directory of the node.
-        Unavailable: the pod's runtime matters and cannot be read now. It is never guessed.
     """
     if access is AccessType.BLOCK:
         return Mode.BLOCK
@@ -48,8 +46,6 @@ def decide(access: AccessType, asked: Asked, runtime: PodRuntime, *, volume: str
     match runtime:
         case PodRuntime.KATA:
             return Mode.DIRECT
-        case PodRuntime.UNREADABLE:
-            raise Unavailable(f"{volume}: the pod's RuntimeClass cannot be read now; retry")
         case PodRuntime.NO_CLUSTER:
             return Mode.DIRECT if asked is Asked.DIRECT else Mode.HOST
         case PodRuntime.OTHER:

@@ -19,8 +19,9 @@ from katacsi.host import mount, mountoptions, targets
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode
 from katacsi.volumes import capabilities, parameters, paths, unused
+from katacsi.volumes.publish.decision import Decision
 from katacsi.volumes.publish.marks import Published
-from katacsi.volumes.publish.mode import Asked, Mode, PodRuntime, decide
+from katacsi.volumes.publish.mode import Mode
 from katacsi.volumes.undo import Undo
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Publishing:
         self._context = context
         self._marks = context.marks
         self._routes = routes
+        self._decision = Decision(context)
 
     async def publish(self, request: Publish) -> None:
         """Bring the volume to the target; a repeated call finds it there.
@@ -58,7 +60,7 @@ class Publishing:
             NotFound: the volume is proven absent.
             Precondition: not staged, in use in a way that rules this out, or not possible for this pod.
             AlreadyExists: the target was published otherwise.
-            Unavailable: the pod's runtime matters and cannot be read now.
+            Unavailable: the pod matters and cannot be read now; nothing was changed, nothing guessed.
         """
         paths.check("target_path", request.target_path)
         paths.check("staging_target_path", request.staging_path)
@@ -79,7 +81,7 @@ class Publishing:
         former = self._marks.published(request.target_path)
         wanted = _wanted(request, self._staged(request), attributes)
         _require_same(former, wanted)
-        wanted = replace(wanted, mode=former.mode if former else await self._mode(request, asked))
+        wanted = _as_before(wanted, former) if former else await self._decision.made(wanted, request, asked)
         self._check_neighbours(wanted)
         route = self._routes[wanted.mode]
         route.check(volume, wanted)
@@ -158,12 +160,6 @@ class Publishing:
             )
         return staged
 
-    async def _mode(self, request: Publish, asked: Asked) -> Mode:
-        runtime = PodRuntime.NO_CLUSTER
-        if asked is not Asked.HOST:
-            runtime = await self._context.cluster.pod_runtime(request.volume_context)
-        return decide(request.capability.access_type, asked, runtime, volume=f"volume {request.volume_id}")
-
     def _check_neighbours(self, wanted: Published) -> None:
         """One device cannot serve a guest and the host at once, nor two pods where one was promised."""
         for other in self._marks.targets_of(wanted.volume_id):
@@ -187,13 +183,18 @@ def _require_same(former: Published | None, wanted: Published) -> None:
     Raises:
         AlreadyExists: with what was published there.
     """
-    if former is None or replace(wanted, mode=former.mode, device=former.device) == former:
+    if former is None or replace(_as_before(wanted, former), device=former.device) == former:
         return
     read_only = " read-only" if former.read_only else ""
     raise AlreadyExists(
         f"target_path {former.path}: volume {former.volume_id} is published there otherwise "
         f"({former.access_type} {former.fs_type} {former.access_mode}{read_only}); unpublish it first"
     )
+
+
+def _as_before(wanted: Published, former: Published) -> Published:
+    """Give what is wanted with what the first publish was told by the cluster, which is not asked again."""
+    return replace(wanted, mode=former.mode, fs_group_change_policy=former.fs_group_change_policy)
 
 
 def _wanted(request: Publish, staged: Staged, attributes: Mapping[str, str]) -> Published:

@@ -1,0 +1,138 @@
+"""Who is told of a refused call: the owner of the claim or the pod, where somebody has to act."""
+
+from __future__ import annotations
+
+import pytest
+from grpclib.exceptions import GRPCError
+
+from katacsi import errors
+from katacsi._gen.csi import v1 as csi
+from katacsi.csi.telling import REASONS, Teller, reason_of
+from support.door import open_door
+
+UID = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+CAPABILITY = csi.VolumeCapability(
+    mount=csi.VolumeCapabilityMountVolume(),
+    access_mode=csi.VolumeCapabilityAccessMode(
+        mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_MULTI_WRITER
+    ),
+)
+CREATE = csi.CreateVolumeRequest(
+    name=f"pvc-{UID}",
+    volume_capabilities=[CAPABILITY],
+    parameters={"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "default"},
+)
+PUBLISH = csi.NodePublishVolumeRequest(
+    volume_id="v1:default:00000000:a",
+    staging_target_path="/s",
+    target_path="/t",
+    volume_capability=CAPABILITY,
+    volume_context={
+        "csi.storage.k8s.io/pod.name": "web-0",
+        "csi.storage.k8s.io/pod.namespace": "default",
+        "csi.storage.k8s.io/pod.uid": "uid-1",
+    },
+    secrets={"password": "hunter22hunter"},
+)
+
+
+@pytest.fixture
+def told():
+    """What people were told: object, its UID, call, reason, words."""
+    return []
+
+
+@pytest.fixture
+async def door(told):
+    """The services, with somebody to tell."""
+
+    def tell(about, action, reason, note):
+        told.append((str(about), about.uid, action, reason, note))
+
+    async with open_door(refused=Teller(tell)) as opened:
+        yield opened
+
+
+async def refused(call):
+    with pytest.raises(GRPCError):
+        await call
+
+
+async def test_a_refused_volume_is_told_on_its_claim(door, told):
+    """The Event is on the PVC, found by the UID in the volume's name, in the words of the answer."""
+    door.workflows.answers["provisioning.create"] = errors.OutOfSpace("pool 'default': is full; free room")
+    await refused(door.controller.create_volume(CREATE))
+    assert told == [("PVC default/data", UID, "CreateVolume", "NoRoom", "pool 'default': is full; free room")]
+
+
+async def test_a_refused_publish_is_told_on_its_pod_without_secrets(door, told):
+    """The Event is on the pod; what came as a secret is in no Event."""
+    door.workflows.answers["publishing.publish"] = errors.VolumeInUse("in use, hunter22hunter")
+    await refused(door.node.node_publish_volume(PUBLISH))
+    ((about, uid, action, reason, note),) = told
+    assert (about, uid, action, reason) == ("pod default/web-0", "uid-1", "NodePublishVolume", "VolumeInUse")
+    assert note.startswith("in use, ")
+    assert "hunter22" not in note
+
+
+async def test_a_request_that_is_wrong_is_told_as_well(door, told):
+    """Also what the door itself refuses, before a workflow is asked."""
+    wrong = csi.CreateVolumeRequest(name=CREATE.name, parameters=CREATE.parameters)
+    await refused(door.controller.create_volume(wrong))
+    assert [(each[0], each[3]) for each in told] == [("PVC default/data", "InvalidRequest")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.OperationPending("volume x"),
+        errors.Unavailable("the API server is away"),
+        errors.HostError("mkfs failed"),
+        errors.PoolUnavailable("not mounted"),
+        errors.WrongNode("has to be on another node"),
+        TimeoutError(),
+        RuntimeError("a bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_passes_by_itself_is_not_told(door, told, error):
+    """A caller comes again by itself; nobody has to read of it."""
+    door.workflows.answers["publishing.publish"] = error
+    await refused(door.node.node_publish_volume(PUBLISH))
+    assert told == []
+
+
+async def test_without_an_object_nobody_is_told(door, told):
+    """A call that does not say whose it is, or is nobody's, is in the log alone."""
+    door.workflows.answers |= {
+        "publishing.publish": errors.Precondition("x"),
+        "provisioning.delete": errors.VolumeInUse("x"),
+    }
+    await refused(door.controller.delete_volume(csi.DeleteVolumeRequest(volume_id="v")))
+    nobody = csi.NodePublishVolumeRequest(
+        volume_id="v", staging_target_path="/s", target_path="/t", volume_capability=CAPABILITY
+    )
+    await refused(door.node.node_publish_volume(nobody))
+    assert told == []
+
+
+async def test_an_answer_does_not_suffer_from_the_telling():
+    """Whatever goes wrong while telling, the caller gets the answer of the call."""
+
+    def broken(*_):
+        raise RuntimeError("no API here")
+
+    async with open_door(refused=Teller(broken)) as door:
+        door.workflows.answers["publishing.publish"] = errors.Precondition("the answer")
+        with pytest.raises(GRPCError, match="the answer"):
+            await door.node.node_publish_volume(PUBLISH)
+
+
+def test_every_error_that_is_told_has_a_reason():
+    """A new class of error gets a word of its own, or its family's, in UpperCamelCase."""
+    every = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
+    # The root is never raised itself; a list's token concerns no object.
+    for kind in set(every) - {errors.KatacsiError, errors.InvalidPageToken}:
+        if not kind.retry_helps:
+            assert reason_of(kind.__new__(kind)), kind
+    assert all(reason.isalpha() and reason[0].isupper() for reason in REASONS.values())
