@@ -57,7 +57,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     lab = item.config.stash.get(LABS, None)
     if report.failed and lab is not None:
-        for log in sorted(lab.files.log.glob("*.log")):
+        for log in sorted(lab.files.log.glob("*-node-*.log")):
             report.sections.append((log.name, _last_lines(log)))
     return report
 
@@ -67,7 +67,7 @@ def _last_lines(log: Path) -> str:
     lines = log.read_text("utf-8", "replace").splitlines()
     if log.name.startswith("katacsi-"):
         dull = ("Capabilities", '"Probe"', '"GetPluginInfo"', '"GetCapacity"')
-        lines = [line for line in lines if not any(word in line for word in dull)][-40:]
+        lines = [line for line in lines if not any(word in line for word in dull)][-30:]
     else:
         lines = lines[-8:]
-    return "\n".join(line[:600] for line in lines)
+    return "\n".join(line[:400] for line in lines)

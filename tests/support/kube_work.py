@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 from katacsi.testing import leaks
 from support.kube_http import Object, until
+from support.kube_release import RECORDS
 
 if TYPE_CHECKING:
+    from support.kube_http import Api
     from support.kube_lab import Lab
     from support.kube_release import Plugin
 
@@ -20,8 +24,13 @@ class Work:
     """The objects of one test."""
 
     def __init__(self, lab: Lab, plugin: Plugin) -> None:
-        self.lab, self.plugin, self.api = lab, plugin, lab.api
+        self.lab, self.plugin = lab, plugin
         self._made: list[tuple[str, str]] = []
+
+    @property
+    def api(self) -> Api:
+        """Return the API as the administrator has it; after a reboot it is another client."""
+        return self.lab.api
 
     def make(self, *items: Object) -> None:
         """Bring objects into the cluster; the test's end removes them."""
@@ -106,6 +115,25 @@ class Work:
         volume = self.bound(claim)["metadata"]["name"]
         return f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~csi/{volume}/mount"
 
+    def record(self, pod: str, claim: str) -> dict[str, Any] | None:
+        """Return what Kata would read of a pod's volume: the record for exactly its target."""
+        name = base64.urlsafe_b64encode(self.target(pod, claim).encode()).decode()
+        file = self.lab.path(RECORDS / name / "mountInfo.json")
+        found: dict[str, Any] | None = json.loads(file.read_text("utf-8")) if file.exists() else None
+        return found
+
+    def mounts_of(self, pod: str, claim: str) -> list[str]:
+        """Return the lines of mountinfo that are at a pod's target."""
+        target = self.target(pod, claim)
+        return [line for line in self.lab.mounts() if line.split(" ")[4] == target]
+
+    def restarts(self, *pods: str) -> list[int]:
+        """Return how often each pod's container was started again."""
+        return [
+            int((self.api.get("Pod", pod) or {})["status"]["containerStatuses"][0]["restartCount"])
+            for pod in pods
+        ]
+
     def clean_up(self) -> None:
         """Delete what was made, and look: no volume, no device, no mount, no record.
 
@@ -126,7 +154,7 @@ class Work:
         mounts = [line for line in self.lab.mounts() if "kubernetes.io" in line and "csi" in line]
         loops = [f"{device}: {file}" for device, file in leaks.loops_below(self.plugin.pool).items()]
         records = subprocess.run(
-            ["find", self.lab.path("/run/kata-containers/shared/direct-volumes"), "-type", "f"],
+            ["find", self.lab.path(RECORDS), "-type", "f"],
             capture_output=True,
             text=True,
             check=False,
