@@ -34,9 +34,10 @@ TIER_OF_FOLDER = {
     "crash": "crash",
     "lab": "lab",
     "guest": "guest",
+    "image": "image",
     "kube": "kube",
 }
-ROOT_TIERS = {"host", "sanity", "crash", "guest", "kube"}
+ROOT_TIERS = {"host", "sanity", "crash", "guest", "image", "kube"}
 
 GATES = pytest.StashKey[dict[str, list[str]]]()
 

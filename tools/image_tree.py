@@ -51,7 +51,7 @@ OTHERS = (
 #: Of Python's library what a driver never imports; some of it loads libraries that nothing else here needs.
 NOT_OF_PYTHON = (
     "__pycache__", "EXTERNALLY-MANAGED", "config-*", "curses", "dbm", "distutils", "ensurepip", "idlelib",
-    "lib2to3", "pydoc_data", "sqlite3", "test", "tkinter", "turtledemo", "venv",
+    "lib2to3", "pydoc_data", "sitecustomize.py", "sqlite3", "test", "tkinter", "turtledemo", "venv",
     "_crypt.*", "_curses*", "_dbm.*", "_gdbm.*", "_sqlite3.*", "_test*", "_xxtestfuzz.*", "audioop.*",
     "nis.*", "ossaudiodev.*", "readline.*", "xxlimited*",
 )  # fmt: skip

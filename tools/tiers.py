@@ -60,6 +60,7 @@ TIERS = (
         beside="host",
         limit_s=2700,
     ),
+    Tier("image", "the container image, built and run by runc", ("image",), root=True, limit_s=1800),
     Tier(
         "kube",
         "a real Kubernetes of one node: API server, scheduler, sidecars, kubelet, containerd",
