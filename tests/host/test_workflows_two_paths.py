@@ -11,7 +11,7 @@ from support import blockdevices
 from support.node import Volume, mounts_at
 
 
-@pytest.fixture(params=["shared", "slave"])
+@pytest.fixture(params=["shared", "folder", "slave"])
 def folder(request, scratch, node):
     """The kubelet's folder by the path that the kubelet uses; its disk has it, too, at `scratch/data`."""
     disk, kubelet = scratch / "data", scratch / "kubelet"
@@ -19,6 +19,10 @@ def folder(request, scratch, node):
         point.mkdir()
     blockdevices.run("mount", "-t", "tmpfs", "kubelet", disk)
     blockdevices.run("mount", "--make-shared", disk)
+    whole = disk
+    if request.param == "folder":
+        # As people do it: a folder of the disk, at the path where a kubelet looks.
+        (disk := disk / "kubelet").mkdir()
     blockdevices.run("mount", "--bind", disk, kubelet)
     # As in a container with HostToContainer: what is mounted at the first path comes to the second alone.
     used, other = kubelet, disk
@@ -30,7 +34,7 @@ def folder(request, scratch, node):
         below.mkdir()
     yield used
     node.clear()
-    for point in (kubelet, disk):
+    for point in (kubelet, whole):
         blockdevices.run("umount", point)
 
 
