@@ -1,8 +1,9 @@
-"""The kubelet's folder: where it is, whether mounts below it reach the pods, how long its paths are."""
+"""The kubelet's folder: where it is, whether mounts and sockets below it reach it, how long its paths are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from katacsi.directvolume.names import MAX_TARGET_BYTES
@@ -26,23 +27,32 @@ _KUBELET_ROOTS: Final = (
     "/var/snap/microk8s/common/var/lib/kubelet",
 )
 
+#: Where the kubelet looks for the sockets of plugins, below its folder.
+_REGISTRY: Final = "plugins_registry"
+
 #: A dynamic PersistentVolume is named `pvc-` and a UUID.
 _DYNAMIC_NAME: Final = 4 + 36
 
 
 @dataclass(frozen=True, slots=True)
 class Kubelet:
-    """The kubelet's root folder, and how it was found."""
+    """The kubelet's root folder, how it was found, and the folder in which it looks for sockets."""
 
     root: str = "/var/lib/kubelet"
     found_by: str = "by default"
     place: Place | Unread = NOT_LOOKED
+    registry: Place | Unread = NOT_LOOKED
 
 
 def find(files: HostFiles, processes: Processes, *, contained: bool) -> Kubelet:
     """Find the kubelet's root folder: as it was started, else where there is one."""
     root, found_by = _of_process(processes) or _of_folders(files) or (_KUBELET_ROOTS[0], "by default")
-    return Kubelet(root, found_by, hostfiles.place(root, files, contained=contained))
+    return Kubelet(
+        root,
+        found_by,
+        hostfiles.place(root, files, contained=contained),
+        hostfiles.place(f"{root}/{_REGISTRY}", files, contained=contained),
+    )
 
 
 def _of_process(processes: Processes) -> tuple[str, str] | None:
@@ -90,6 +100,39 @@ def propagation(node: Node) -> Iterator[Result]:
             "propagation then",
             f"mount --make-rshared {place.mounted.target}",
         )
+
+
+@KUBELET.add(
+    "node-registration",
+    "the kubelet finds the driver's registration socket",
+    Harm.PODS,
+    "With `kubelet.registration_socket` the driver registers itself. A socket in another folder, or in a "
+    "container's own, is never found, and the kubelet knows no driver of that name.",
+)
+def registration(node: Node) -> Iterator[Result]:
+    """Look whether the socket is configured where this node's kubelet looks."""
+    socket = node.settings.kubelet.registration_socket if node.settings else None
+    if socket is None:
+        return
+    place, wanted = node.kubelet.registry, f"{node.kubelet.root}/{_REGISTRY}"
+    subject = "kubelet.registration_socket"
+    mount = f"mount the node's {wanted} at the same path"
+    if str(PurePosixPath(socket).parent) != wanted:
+        yield failure(
+            subject,
+            f"{socket} is not in {wanted}, where the kubelet looks (root {node.kubelet.found_by})",
+            f"set it to {wanted}/{PurePosixPath(socket).name}",
+        )
+    elif isinstance(place, Unread):
+        yield unknown(wanted, place.reason, "run doctor as root on the node")
+    elif not place.exists and node.contained:
+        yield failure(wanted, "is not there in this container", mount)
+    elif not place.exists:
+        yield note(wanted, "is not there: no kubelet has run here, or it has another --root-dir")
+    elif place.hosts is False:
+        yield failure(wanted, "is another folder than the node's", mount)
+    else:
+        yield ok(subject, f"is in {wanted}")
 
 
 @KUBELET.add(

@@ -126,6 +126,30 @@ def test_records(check_id, entries, expected):
     assert verdicts(check_id, Node(records=Records(place(), entries))) == expected
 
 
+REGISTRY = "/var/lib/kubelet/plugins_registry"
+
+
+@pytest.mark.parametrize(
+    ("socket", "found", "contained", "expected"),
+    [
+        (None, place(REGISTRY), False, []),
+        (f"{REGISTRY}/l-reg.sock", place(REGISTRY), False, [OK]),
+        (f"{REGISTRY}/l-reg.sock", place(REGISTRY, hosts=True), True, [OK]),
+        (f"{REGISTRY}/l-reg.sock", place(REGISTRY, hosts=False), True, [FAILURE]),
+        (f"{REGISTRY}/l-reg.sock", place(REGISTRY, exists=False), True, [FAILURE]),
+        (f"{REGISTRY}/l-reg.sock", place(REGISTRY, exists=False), False, [NOTE]),
+        (f"{REGISTRY}/l-reg.sock", DENIED, False, [UNKNOWN]),
+        ("/var/lib/kubelet/plugins/l/reg.sock", place(REGISTRY), False, [FAILURE]),
+        (f"{REGISTRY}/below/l-reg.sock", place(REGISTRY), False, [FAILURE]),
+    ],
+)
+def test_where_the_driver_registers_itself(socket, found, contained, expected):
+    """The kubelet looks into one folder, and into the node's, not into a container's."""
+    settings = Settings.model_validate({"kubelet": {"registration_socket": socket}})
+    node = Node(contained=contained, kubelet=Kubelet(registry=found), settings=settings)
+    assert verdicts("node-registration", node) == expected
+
+
 def kubelet(**facts):
     return place("/var/lib/kubelet", **facts)
 
