@@ -13,6 +13,7 @@ from katacsi.model import AccessMode, AccessType, SnapshotId, Topology
 from katacsi.rpc.status import status_of
 from katacsi.volumes.locks import volume_lock
 from katacsi.volumes.requests import SourceKind, SourceRef
+from support.cluster import StandIn, put_into
 from support.node import MIB, Volume, serving
 
 ERRORS = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -142,6 +143,18 @@ async def source_elsewhere(node) -> None:
     await Volume(node).create(source_ref=SourceRef(SourceKind.SNAPSHOT, str(source)))
 
 
+async def bad_annotation(node) -> None:
+    cluster = put_into(node, StandIn())
+    await Volume(node, parameters=cluster.annotate({"katacsi.io/direct": "yes"})).create()
+
+
+async def api_away(node) -> None:
+    cluster = put_into(node, StandIn())
+    named = cluster.annotate()
+    cluster.down = True
+    await Volume(node, parameters=named).create()
+
+
 async def busy(node) -> None:
     with node.driver.context.locks.hold(volume_lock("pvc-1")):
         await Volume(node).create()
@@ -177,11 +190,13 @@ CASES = {
     "no pool is named, and none is the default": no_default,
     "a pool that cannot make copies, and a source is named": cannot_copy,
     "a larger copy of an xfs that a guest wrote, with `guest_filesystems: refuse`": guests_xfs,
+    "an annotation of the claim with a value that is not legal": bad_annotation,
     "a pool of that name is not on this node": parameters(pool="typo"),
     "a pool whose storage is missing": parameters(pool="gone"),
     "no room in the pool": no_room,
     "the volume has to be on another node": elsewhere,
     "a source on another node": source_elsewhere,
+    "the Kubernetes API cannot be asked now": api_away,
     "another call makes or changes the same volume or its source": busy,
     "a record in the pool that cannot be read": damaged,
 }
