@@ -218,6 +218,15 @@ def test_the_driver_takes_the_classes():
         assert set(chosen.backend) <= set(registry.load("lvm").parameters)
 
 
+def test_every_direct_class_is_warned_of():
+    """The policy on subPath names each class with direct: "true", twins included, and no other."""
+    objects = rendered()
+    (policy,) = of_kind(objects, "ValidatingAdmissionPolicy", "katacsi-subpath")
+    for each in of_kind(objects, "StorageClass"):
+        direct = each["parameters"][parameters.DIRECT] == "true"
+        assert (f"'{each['metadata']['name']}'" in policy["spec"]["validations"][0]["expression"]) == direct
+
+
 def test_a_twin_keeps_its_volumes():
     """With `retain` a class has a twin that differs in its reclaim policy alone."""
     classes = {each["metadata"]["name"]: each for each in of_kind(rendered(), "StorageClass")}
