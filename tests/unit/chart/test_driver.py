@@ -194,6 +194,14 @@ def test_services_do_not_become_settings():
             assert pod["enableServiceLinks"] is False
 
 
+def test_the_driver_asks_the_api_unless_somebody_says_no():
+    """The API is used, and a setting beside it, or against it, is kept."""
+    assert configuration(rendered())["kube"] == {"enabled": True}
+    over = {"config": {"kube": {"events": False}}}
+    assert configuration(rendered(over))["kube"] == {"enabled": True, "events": False}
+    assert configuration(rendered({"config": {"kube": {"enabled": False}}}))["kube"] == {"enabled": False}
+
+
 def test_a_controller_registers_with_no_kubelet(tmp_path):
     """The configuration is shared; the variables of the controller's container take the registration away."""
     objects = rendered(NETWORK)
@@ -275,6 +283,3 @@ def test_what_is_shown_exists():
     there |= {f"{family.name}_{end}" for family in families for end in ("count", "sum", "bucket", "total")}
     there |= {family.name for family in families}
     assert named <= there
-    assert {family.name for family in families if family.name.startswith("katacsi_")} <= {
-        re.sub(r"_(count|sum|bucket|total|info)$", "", name) for name in named
-    }, "a metric is on no panel"
