@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -39,6 +38,7 @@ from katacsi.metrics_page import serve_metrics
 from katacsi.rpc.changes import Changes
 from katacsi.rpc.interceptor import Interceptor
 from katacsi.rpc.server import DrainingServer
+from katacsi.running import start_page, stop_signal
 from katacsi.settings import check, check_node_id
 from katacsi.volumes.context import Context
 from katacsi.volumes.gauges import refresh
@@ -47,10 +47,8 @@ from katacsi.volumes.publish.marks import Marks
 from katacsi.volumes.workflows import Workflows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from katacsi.directvolume.handover import Handover
-    from katacsi.httpserver import HttpServer, Page
+    from katacsi.httpserver import Page
     from katacsi.settings import Settings
     from katacsi.volumes.cluster import Cluster
     from katacsi.volumes.layers import Layer
@@ -191,7 +189,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         SettingsError: the configuration cannot be used.
     """
     check_node_id(node_id)
-    stop = _stop_signal()
+    stop = stop_signal()
     metrics = Metrics.create(katacsi.__version__)
     command.observe(
         lambda tool, outcome, seconds: metrics.command_seconds.labels(tool, outcome).observe(seconds)
@@ -248,40 +246,17 @@ def run(settings: Settings, *, socket: Path, node_id: str, role: Role = Role.ALL
     asyncio.run(serve(settings, socket=socket, node_id=node_id, role=role))
 
 
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
-
-
 async def _start_metrics(workflows: Workflows, stack: AsyncExitStack) -> None:
     context = workflows.context
     if context.settings.metrics.address is None:
         return
     pages = _inventory(context, stack)
     make = partial(serve_metrics, context.metrics.registry, refresh=partial(refresh, context), pages=pages)
-    await _start_page("metrics", context.settings.metrics.address, make, stack)
+    await start_page("metrics", context.settings.metrics.address, make, stack)
 
 
 async def _start_health(settings: Settings, socket: Path, stack: AsyncExitStack) -> None:
-    await _start_page("health", settings.health.address, partial(serve_health, socket), stack)
-
-
-async def _start_page(
-    name: str, address: str | None, make: Callable[[str, int], Awaitable[HttpServer]], stack: AsyncExitStack
-) -> None:
-    """Serve a page at the address that the section of that name has, until the stack is left."""
-    if address is None:
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        page = await make(host.strip("[]"), int(port))
-    except (OSError, OverflowError) as error:  # no such port
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(f"{name}.address {address}: cannot be listened on: {reason}") from error
-    stack.push_async_callback(page.close)
-    log.info(name, port=page.port)
+    await start_page("health", settings.health.address, partial(serve_health, socket), stack)
 
 
 async def _start_registration(
