@@ -121,7 +121,7 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
 
 
 def cluster_of(settings: Settings, node_id: str, metrics: Metrics) -> Cluster | None:
-    """Give what asks the Kubernetes API, if it is enabled; others do not carry its 10 MiB."""
+    """Give what asks the Kubernetes API, if it is enabled; others do not carry its 7 MiB."""
     if not settings.kube.enabled:
         return None
     from katacsi.kube.cluster import KubeCluster  # noqa: PLC0415  # that is how they do not

@@ -62,6 +62,25 @@ class KubeApi:
         environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)}
         return InCluster(self.account, environment)
 
+    def write_kubeconfig(self) -> Path:
+        """Write how a driver outside of a pod finds the server."""
+        file = self._folder / "kubeconfig"
+        cluster = {
+            "server": f"https://127.0.0.1:{self.port}",
+            "certificate-authority": f"{self.account}/ca.crt",
+        }
+        file.write_text(
+            json.dumps(
+                {
+                    "current-context": "it",
+                    "contexts": [{"name": "it", "context": {"cluster": "c", "user": "u"}}],
+                    "clusters": [{"name": "c", "cluster": cluster}],
+                    "users": [{"name": "u", "user": {"token": self.token}}],
+                }
+            )
+        )
+        return file
+
     async def start(self) -> None:
         """Serve, on the same port again where it served before."""
         app = web.Application()

@@ -9,13 +9,12 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-import aiohttp
 import structlog
 
 import katacsi
 from katacsi.errors import SettingsError
 from katacsi.kube import failures
-from katacsi.kube.library import library
+from katacsi.kube.library import aiohttp, library
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -6,8 +6,6 @@ import json
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
-
 from katacsi.errors import (
     AlreadyExists,
     KatacsiError,
@@ -17,7 +15,7 @@ from katacsi.errors import (
     Precondition,
     Unavailable,
 )
-from katacsi.kube.library import library
+from katacsi.kube.library import aiohttp, library
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

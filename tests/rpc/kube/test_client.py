@@ -171,19 +171,9 @@ def test_no_name_leads_to_another_object(name):
         paths.pod("default", name)
 
 
-async def test_a_kubeconfig_file_serves_as_well(server, pod, tmp_path):
+async def test_a_kubeconfig_file_serves_as_well(server, pod):
     """Outside a pod the current context of a kubeconfig file says where and who."""
-    file = tmp_path / "kubeconfig"
-    file.write_text(
-        f"""
-        current-context: it
-        contexts: [{{name: it, context: {{cluster: c, user: u}}}}]
-        clusters: [{{name: c, cluster: {{server: "https://127.0.0.1:{server.port}",
-                     certificate-authority: "{server.account}/ca.crt"}}}}]
-        users: [{{name: u, user: {{token: {server.token}}}}}]
-        """
-    )
-    client = ClusterApi(Kubeconfig(file), timeout_s=2)
+    client = ClusterApi(Kubeconfig(server.write_kubeconfig()), timeout_s=2)
     assert await client.get(POD) == pod
     await client.close()
 
