@@ -16,6 +16,8 @@ from support.kube_http import ApiError, path_of, until
 from support.kube_objects import claim
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.kube_http import Api, Object
     from support.kube_lab import Lab
 
@@ -72,6 +74,23 @@ def test_the_api_server_takes_every_object(space: Lab, shape: str):
             space.api.request("PATCH", path + query, item, kind="application/apply-patch+yaml")
         except ApiError as error:
             pytest.fail(f"{item['kind']} {metadata['name']}: {error}")
+
+
+EXAMPLES = sorted((chart_goldens.TREE / "examples" / "kubernetes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "path", [each for each in EXAMPLES if "values-" not in each.name], ids=lambda path: path.stem
+)
+def test_the_api_server_takes_every_example(space: Lab, path: Path):
+    """No field of examples/kubernetes is unknown to the API server, and no value refused."""
+    for item in yaml.safe_load_all(path.read_text("utf-8")):
+        namespace = "" if item["kind"] == "RuntimeClass" else SPACE
+        where = path_of(item["kind"], item["metadata"]["name"], namespace)
+        query = "?dryRun=All&fieldValidation=Strict&fieldManager=tests&force=true"
+        if item["kind"] == "Pod" and "runtimeClassName" in item["spec"]:
+            del item["spec"]["runtimeClassName"]  # a RuntimeClass is looked up, and there is none
+        space.api.request("PATCH", where + query, item, kind="application/apply-patch+yaml")
 
 
 # -- a node's account ------------------------------------------------------------------------------------
