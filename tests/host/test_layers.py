@@ -129,6 +129,26 @@ async def test_a_layer_grows_with_its_volume(node, volume):
     await pvc.down()
 
 
+async def test_a_layer_is_given_the_secrets_of_each_call(volume, monkeypatch):
+    """An encryption needs its key whenever it opens: at stage, at publish, and where a growth detaches."""
+    given = []
+
+    class Keyed(Logged):
+        async def open(self, volume, below, secrets):
+            given.append(dict(secrets))
+            return below
+
+    monkeypatch.setattr(app, "LAYERS", (*app.LAYERS, Keyed()))
+    pvc = volume(direct=True)
+    await pvc.node.restart()
+    await pvc.up()
+    given.clear()
+    await pvc.expand(pvc.size + 16 * MIB, secrets={"key": "k"})
+    assert given
+    assert all(secrets == {"key": "k"} for secrets in given)
+    await pvc.down()
+
+
 async def test_whoever_holds_a_layer_holds_the_volume(node, volume):
     """Neither a next pod nor a detach gets past a holder of any level; the layer itself is no stranger."""
     pvc = volume(direct=True)

@@ -383,6 +383,39 @@ def test_a_busy_mount_stays(made, tmpfs):
     assert len(mounttable.at(target)) == 1
 
 
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        ('cd "$0"; exec sleep 60', "works in it"),
+        ('exec 7<"$0/file"; exec sleep 60', "has a file open in it"),
+    ],
+)
+def test_who_keeps_a_mount_busy_is_named(made, tmpfs, use, said):
+    """The process, and how it uses what is mounted; it may be of a container that nobody knows."""
+    target = made("target")
+    mount.bind(tmpfs, target, read_only=False)
+    with subprocess.Popen(["sh", "-c", use, target]) as process:
+        try:
+            while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
+                time.sleep(0.01)
+            with pytest.raises(VolumeInUse) as refused:
+                mount.unmount(target)
+        finally:
+            process.kill()
+    assert f"(process {process.pid}) {said}" in refused.value.message
+
+
+def test_a_mount_below_that_keeps_one_busy_is_named(made, tmpfs):
+    """With what is mounted, and where."""
+    target = made("target")
+    mount.bind(tmpfs, target, read_only=False)
+    (tmpfs / "below").mkdir()
+    mount.mount_tmpfs(target / "below", "lower", "size=1m")
+    with pytest.raises(VolumeInUse, match="lower is mounted at"):
+        mount.unmount(target)
+    mount.unmount(target / "below")
+
+
 def test_a_symlink_is_not_unmounted_through(folder, tmpfs):
     """Unmounting a symlink to a mount point leaves that mount alone."""
     (folder / "link").symlink_to(tmpfs)

@@ -228,9 +228,12 @@ class Volume:
         """Unstage it."""
         await self.node.driver.staging.unstage(self.id, str(self.staging))
 
-    async def expand(self, size: int, *, path: Path | None = None, limit: int = 0) -> int:
+    async def expand(
+        self, size: int, *, path: Path | None = None, limit: int = 0, secrets: Mapping[str, str] | None = None
+    ) -> int:
         """Grow it to a size."""
-        request = Expand(self.id, str(path or self.target), SizeRange(size, limit), str(self.staging))
+        wanted = SizeRange(size, limit)
+        request = Expand(self.id, str(path or self.target), wanted, str(self.staging), secrets=secrets or {})
         return await self.node.driver.expansion.expand(request)
 
     async def stats(self, path: Path | None = None) -> Stats:

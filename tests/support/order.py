@@ -49,7 +49,8 @@ def broken(driver: ZygoteDriver, step: str) -> list[str]:
     A record is there only with the guard at its target, the mark of that publish, a finished filesystem, the
     device attached and mounted nowhere, and, where a guest may write, with that fact stored. A raw device is
     bound writable only with its fact stored. A device has content only once its facts say that mkfs may have
-    begun. What is mounted, promised or held keeps its file. A freeze has its mark first.
+    begun. What is mounted, promised or held keeps its file. A freeze has its mark first, a growth in
+    userspace its fact.
     """
     loops = leaks.loops_below(driver.scratch)
     # Records first: a tool that outlives the driver may still take one away, and no tool makes a guard.
@@ -65,6 +66,7 @@ def broken(driver: ZygoteDriver, step: str) -> list[str]:
         *(text for mount in mounts for text in _of_mount(mount, by_device)),
         *_of_marks(driver.facts, {*records, *(m.target for m in mounts if driver.pods in m.target.parents)}),
         *_of_step(driver.facts, step, records),
+        *_of_growth(step, volumes),
         *(f"{device} is held, and lost its file" for device in _held() if not _has_file(device)),
     ]
 
@@ -127,6 +129,12 @@ def _of_step(facts: Path, step: str, records: Collection[Path]) -> Iterable[str]
         yield f"{step} while a record at {next(iter(records))} promises a device to a guest"
     if step in _FREEZING and not any((facts / "frozen").glob("*.json")):
         yield f"{step} without the mark by which a start thaws it"
+
+
+def _of_growth(step: str, volumes: list[_Volume]) -> Iterable[str]:
+    growing = any(volume.facts["growing"] for volume in volumes)
+    if step.removeprefix("start of ").startswith("resize2fs") and not growing:
+        yield f"{step}, and no fact says that a growth may have been cut off"
 
 
 def _held() -> set[Path]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from katacsi import errors
-from katacsi.host import _linux
+from katacsi.host import _linux, busy
 from katacsi.host.mountoptions import bind_attributes, split_flags
 from katacsi.host.mounttable import Mount, at, mentioning, of_device
 from katacsi.host.targets import ensure_target_directory, ensure_target_file, remove_target
@@ -183,10 +183,8 @@ def unmount(target: Path) -> None:
             if error.errno in (errno.EINVAL, errno.ENOTDIR) and not at(target):
                 return
             if error.errno == errno.EBUSY:
-                raise errors.VolumeInUse(
-                    f"{target} is busy: a process works in it, or a mount lies below it"
-                    f" (`fuser -vm {target}`)"
-                ) from error
+                who = busy.in_the_way(target) or "somebody who cannot be seen from here uses it"
+                raise errors.VolumeInUse(f"{target} is busy: {who}. End that, then retry") from error
             raise _linux.failure(f"unmount {target}", error) from error
     raise errors.HostError(
         f"unmount {target}: still mounted after {_MAX_STACK} unmounts; somebody remounts it"

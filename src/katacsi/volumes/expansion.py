@@ -60,7 +60,7 @@ class Expansion:
                 start, and does not ask again before the next mount.
             OutOfSpace: the pool has no room.
         """
-        async with self._context.volumes.opened(request.volume_id) as volume:
+        async with self._context.volumes.opened(request.volume_id, secrets=request.secrets) as volume:
             published = await self._published(request)
             self._check_possible(request, volume)
             wanted = max(request.size.required, volume.size_bytes)
@@ -154,7 +154,7 @@ class Expansion:
 
     async def _for_guest(self, volume: NodeVolume, published: Published, wanted: int) -> int:
         """Grow a volume that has a record: in userspace while nobody holds it, else by its runtime."""
-        await volume.attach({})
+        await volume.attach()
         published = replace(published, device=str(volume.device.path))
         if wanted <= volume.size_bytes and not volume.facts.growing and await is_full_size(volume):
             await volume.settle(pending_size=0)
@@ -174,7 +174,7 @@ class Expansion:
         try:
             await volume.detach()
         except VolumeInUse as held:
-            await volume.attach({})
+            await volume.attach()
             return await self._by_guest(volume, published, wanted, held.message)
         return await self._while_unheld(volume, published, wanted)
 
@@ -186,7 +186,7 @@ class Expansion:
         """
         try:
             size = await volume.grow(wanted)
-            await volume.attach({})
+            await volume.attach()
             if self._may_mount(volume):
                 await self._growth.by_mount(volume, Path(published.staging))
             else:
@@ -200,7 +200,7 @@ class Expansion:
         return size
 
     async def _hand_over_anew(self, volume: NodeVolume, published: Published) -> None:
-        device = await volume.attach({})  # it may have another number than before
+        device = await volume.attach()  # it may have another number than before
         await self._hand_over(volume, replace(published, device=str(device.path)))
 
     async def _host_can_grow(self, volume: NodeVolume) -> bool:

@@ -120,6 +120,7 @@ class Expand:
     size: SizeRange
     staging_path: str = ""
     capability: Capability | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

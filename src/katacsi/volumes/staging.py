@@ -53,7 +53,9 @@ class Staging:
             VolumeInUse: staged at another path.
         """
         paths.check("staging_target_path", request.staging_path)
-        opened = self._context.volumes.opened(request.volume_id, publish_context=request.publish_context)
+        opened = self._context.volumes.opened(
+            request.volume_id, publish_context=request.publish_context, secrets=request.secrets
+        )
         async with opened as volume:
             attributes = parameters.effective(volume.stored.attributes, request.volume_context)
             capabilities.check(request.capability, parameters.asked_for(attributes))
@@ -65,7 +67,7 @@ class Staging:
             if staged is not None and self._marks.targets_of(request.volume_id):
                 # Published: a guest may hold the device, so it is not even looked at.
                 return
-            await self._attach(volume, request)
+            await self._attach(volume)
             if not volume.untouched and await off_loop(self._is_published, volume):
                 await off_loop(self._marks.add, wanted.on(volume.devices))
                 return
@@ -194,8 +196,8 @@ class Staging:
                     f"volume {wanted.volume_id}: is staged at {other.path}; unstage it there first"
                 )
 
-    async def _attach(self, volume: NodeVolume, request: Stage) -> None:
-        await volume.attach(request.secrets)
+    async def _attach(self, volume: NodeVolume) -> None:
+        await volume.attach()
         device = volume.bottom
         if device.size_bytes != volume.size_bytes:
             raise HostError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.api import Growing, Overcommitting
 from katacsi.errors import Precondition, Unsupported
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from katacsi.volumes.pools import Pools
     from katacsi.volumes.publish.marks import Marks
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
 
 class NodeVolume:
     """One volume while a call works on it; made by `NodeVolumes.opened`, which holds its lock.
@@ -35,13 +38,19 @@ class NodeVolume:
     """
 
     def __init__(
-        self, backend: Backend, volume: Volume, publish_context: Mapping[str, str], layers: Sequence[Layer]
+        self,
+        backend: Backend,
+        volume: Volume,
+        publish_context: Mapping[str, str],
+        layers: Sequence[Layer],
+        secrets: Mapping[str, str],
     ) -> None:
         self.id = volume.id
         self.backend = backend
         self.untouched = False
         self._volume = volume
         self._publish_context = publish_context
+        self._secrets = secrets
         self._stack = DeviceStack(backend, volume.id, layers)
 
     def __str__(self) -> str:
@@ -100,9 +109,9 @@ class NodeVolume:
         """All devices that it has, bottom first; none as long as nobody attached or looked."""
         return self._stack.devices
 
-    async def attach(self, secrets: Mapping[str, str]) -> Device:
+    async def attach(self) -> Device:
         """Give it its devices, as it was attached at stage; the same ones, however often."""
-        device = await self._stack.attach(self._volume, self._publish_context, secrets)
+        device = await self._stack.attach(self._volume, self._publish_context, self._secrets)
         # What had no device cannot be held; what had one may have been given to anybody.
         self.untouched = self.untouched or self.bottom.new
         return device
@@ -166,12 +175,16 @@ class NodeVolumes:
 
     @asynccontextmanager
     async def opened(
-        self, volume_id: str, *, publish_context: Mapping[str, str] | None = None
+        self,
+        volume_id: str,
+        *,
+        publish_context: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] = _NONE,
     ) -> AsyncIterator[NodeVolume]:
         """Hold a volume's lock and look it up.
 
         `publish_context` is what the caller got from ControllerPublishVolume; without one the volume is
-        attached as it was at stage.
+        attached as it was at stage. `secrets` are those of the call; they are never stored.
 
         Raises:
             NotFound: not an id of ours, proven absent, or in a pool that is not on this node.
@@ -184,7 +197,7 @@ class NodeVolumes:
             if publish_context is None:
                 staged = self._marks.stagings_of(volume_id)
                 publish_context = staged[0].publish_context if staged else {}
-            volume = NodeVolume(backend, stored, publish_context, self._layers)
+            volume = NodeVolume(backend, stored, publish_context, self._layers, secrets)
             volume.untouched = parsed in self._untouched
             try:
                 yield volume

@@ -269,9 +269,13 @@ READ = [
     (
         parse.expand,
         csi.NodeExpandVolumeRequest(
-            volume_id="v", volume_path="/t", staging_target_path="/s", volume_capability=capability()
+            volume_id="v",
+            volume_path="/t",
+            staging_target_path="/s",
+            volume_capability=capability(),
+            secrets={"e": "f"},
         ),
-        Expand("v", "/t", SizeRange(), "/s", MOUNT),
+        Expand("v", "/t", SizeRange(), "/s", MOUNT, {"e": "f"}),
     ),
 ]
 

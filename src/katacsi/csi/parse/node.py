@@ -89,4 +89,5 @@ def expand(message: csi.NodeExpandVolumeRequest) -> Expand:
         values.size_range("capacity_range", message.capacity_range),
         fields.optional_path("staging_target_path", message.staging_target_path),
         values.optional_capability("volume_capability", message.volume_capability),
+        fields.mapping("secrets", message.secrets),
     )

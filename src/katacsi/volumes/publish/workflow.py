@@ -64,7 +64,9 @@ class Publishing:
         """
         paths.check("target_path", request.target_path)
         paths.check("staging_target_path", request.staging_path)
-        opened = self._context.volumes.opened(request.volume_id, publish_context=request.publish_context)
+        opened = self._context.volumes.opened(
+            request.volume_id, publish_context=request.publish_context, secrets=request.secrets
+        )
         async with opened as volume:
             published = await self._publish(volume, request)
         log.debug(
@@ -85,7 +87,7 @@ class Publishing:
         self._check_neighbours(wanted)
         route = self._routes[wanted.mode]
         route.check(volume, wanted)
-        device = await volume.attach(request.secrets)
+        device = await volume.attach()
         published = replace(wanted, device=str(device.path))
         async with Undo() as undo:
             taken_back = undo if former is None else Undo()
