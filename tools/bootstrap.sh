@@ -241,7 +241,7 @@ refresh_locks() {
             --custom-compile-command "make lock" --output-file "$lock" "$@" >/dev/null
         say "wrote $lock"
     }
-    compile locks/dev.txt --upgrade --group dev --extra testing pyproject.toml </dev/null
+    compile locks/dev.txt --upgrade --group dev --extra testing --extra tracing pyproject.toml </dev/null
     compile locks/run.txt --upgrade pyproject.toml </dev/null
     # What the image's build stage builds the wheel with, in the same versions as .venv.
     compile locks/build.txt --constraint locks/dev.txt - <<<hatchling

@@ -18,6 +18,7 @@ from katacsi import logs  # isort: skip -- first: it keeps structlog from import
 import structlog
 
 import katacsi
+from katacsi import tracing
 from katacsi.backends import registry
 from katacsi.backends.api import PoolContext, Scope
 from katacsi.csi.capabilities import Role
@@ -202,6 +203,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         ) from error
     workflows = workflows_of(settings, node_id, metrics)
     async with AsyncExitStack() as stack:
+        _start_tracing(settings, node_id, stack)
         await prove_handover(settings)
         await workflows.start()
         stack.push_async_callback(workflows.close)
@@ -244,6 +246,16 @@ def run(settings: Settings, *, socket: Path, node_id: str, role: Role = Role.ALL
     """Set the log up and serve; returns when told to stop."""
     logs.configure(settings.log.level, settings.log.format)
     asyncio.run(serve(settings, socket=socket, node_id=node_id, role=role))
+
+
+def _start_tracing(settings: Settings, node_id: str, stack: AsyncExitStack) -> None:
+    """Have spans recorded and sent, where an endpoint is configured; the last ones when all is closed."""
+    about = {"service.version": katacsi.__version__, "k8s.node.name": node_id}
+    tracer = tracing.configured(settings.tracing.endpoint, {**about, "katacsi.driver": settings.driver_name})
+    if tracer is not None:
+        stack.push_async_callback(offloop.off_loop, tracer.close)
+        stack.callback(tracing.use, None)
+        tracing.use(tracer)
 
 
 async def _start_metrics(workflows: Workflows, stack: AsyncExitStack) -> None:

@@ -184,6 +184,18 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
+class TracingSettings(_Section):
+    """Where OpenTelemetry traces go."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="A collector that takes OTLP over HTTP, such as `http://otel-collector.monitoring:4318`; "
+        "`/v1/traces` is added. None: that of OTEL_EXPORTER_OTLP_ENDPOINT (or "
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), else no traces. Needs the extra `katacsi[tracing]`.",
+        pattern=r"^https?://[^/\s]+(/\S*)?$",
+    )
+
+
 class TimeoutSettings(_Section):
     """Limits in seconds; the defaults suit slow disks."""
 
@@ -253,6 +265,7 @@ class Settings(_Section):
     health: HealthSettings = Field(default_factory=HealthSettings, description=HealthSettings.__doc__)
     log: LogSettings = Field(default_factory=LogSettings, description=LogSettings.__doc__)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings, description=MetricsSettings.__doc__)
+    tracing: TracingSettings = Field(default_factory=TracingSettings, description=TracingSettings.__doc__)
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description=TimeoutSettings.__doc__)
 
     @field_validator("driver_name")

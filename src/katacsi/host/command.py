@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from katacsi import tracing
 from katacsi.errors import HostError
 from katacsi.host import _child
 
@@ -151,19 +152,21 @@ def run(
     """
     words = [os.fspath(word) for word in argv]
     started, outcome = time.monotonic(), "failed"
-    try:
-        completed = _run(words, timeout_s, stdin, {**ENVIRONMENT, **environment})
-        outcome = "ok" if completed.returncode in ok else "failed"
-    finally:
-        _observer(_name(words), outcome, time.monotonic() - started)
-    if completed.returncode not in ok:
-        raise CommandError(
-            _name(words),
-            completed.returncode,
-            _ending(completed.returncode),
-            completed.stderr or completed.stdout[:MAX_MESSAGE_BYTES].decode(errors="replace"),
-        )
-    return completed
+    with tracing.span(_name(words)) as span:
+        try:
+            completed = _run(words, timeout_s, stdin, {**ENVIRONMENT, **environment})
+            outcome = "ok" if completed.returncode in ok else "failed"
+        finally:
+            _observer(_name(words), outcome, time.monotonic() - started)
+        span.tell({"process.exit.code": completed.returncode})
+        if completed.returncode not in ok:
+            raise CommandError(
+                _name(words),
+                completed.returncode,
+                _ending(completed.returncode),
+                completed.stderr or completed.stdout[:MAX_MESSAGE_BYTES].decode(errors="replace"),
+            )
+        return completed
 
 
 def _run(argv: list[str], timeout_s: float, stdin: bytes, environment: dict[str, str]) -> Completed:

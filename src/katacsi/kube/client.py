@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import structlog
 
 import katacsi
+from katacsi import tracing
 from katacsi.errors import SettingsError
 from katacsi.kube import failures
 from katacsi.kube.library import aiohttp, library
@@ -153,6 +154,7 @@ class ClusterApi:
 
     # -- one request -----------------------------------------------------------------------------------
 
+    @tracing.phase("Kubernetes API")
     async def _call(self, verb: str, path: str, *, what: str, **request: Any) -> Object:  # noqa: ANN401  # see `_Connection.ask`
         started, outcome = time.perf_counter(), "ok"
         what = what or path

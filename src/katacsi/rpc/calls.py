@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from katacsi.rpc.redact import scrub
+from katacsi.tracing import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from grpclib.metadata import Deadline
 
     from katacsi.rpc.redact import Redaction
+    from katacsi.tracing import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,14 @@ def methods_of(
 
 @dataclass(slots=True)
 class Call:
-    """One RPC under way; `message` is None until it was read."""
+    """One RPC under way; `message` is None until it was read, and `span` nobody's where none is recorded."""
 
     method: Method
     id: str
     redaction: Redaction
     deadline: Deadline | None = None
     message: object | None = None
+    span: Span = NOTHING
 
     def scrubbed(self, text: str) -> str:
         """Give a text without the secrets that came with the call."""

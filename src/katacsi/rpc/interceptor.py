@@ -17,12 +17,14 @@ from grpclib.exceptions import GRPCError
 from h2.exceptions import StreamClosedError
 from structlog.contextvars import bind_contextvars
 
+from katacsi import tracing
 from katacsi.errors import InvalidRequest, OperationPending, Unavailable
 from katacsi.rpc.calls import UNKNOWN, Call, current_call
 from katacsi.rpc.status import facts_of, status_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from grpclib._typing import IEventsTarget, IServerMethodFunc
     from grpclib.server import Stream
@@ -30,11 +32,15 @@ if TYPE_CHECKING:
     from katacsi.metrics import Metrics
     from katacsi.rpc.calls import Method
     from katacsi.rpc.redact import Redaction
+    from katacsi.tracing import Span
 
 log = structlog.get_logger(__name__)
 
 #: Part of an ordinary day: the caller comes again, nobody has to look.
 _ORDINARY: Final = frozenset({Status.ABORTED, Status.CANCELLED, Status.UNAVAILABLE, Status.UNIMPLEMENTED})
+
+#: What OpenTelemetry calls the gRPC status code of a span.
+_CODE: Final = "rpc.grpc.status_code"
 
 
 class Interceptor:
@@ -84,13 +90,32 @@ class Interceptor:
             self._redaction,
             event.deadline,
         )
-        event.method_func = partial(self._run, self._refuse if self._refusal else event.method_func, call)
+        span = tracing.server_span(
+            "" if call.method is UNKNOWN else event.method_name.removeprefix("/"),
+            event.metadata,
+            only_within=call.method.chatty,
+        )
+        method = self._refuse if self._refusal else event.method_func
+        event.method_func = partial(self._run, method, call, span)
 
     async def _refuse(self, stream: object) -> None:
         del stream
         raise Unavailable(self._refusal)
 
-    async def _run(self, method: IServerMethodFunc, call: Call, stream: Stream[Any, Any]) -> None:
+    async def _run(
+        self,
+        method: IServerMethodFunc,
+        call: Call,
+        span: AbstractContextManager[Span],
+        stream: Stream[Any, Any],
+    ) -> None:
+        """Run a method to its answer, within its span."""
+        with span as call.span:
+            if call.span.trace_id:
+                bind_contextvars(trace=call.span.trace_id)
+            await self._answer(method, call, stream)
+
+    async def _answer(self, method: IServerMethodFunc, call: Call, stream: Stream[Any, Any]) -> None:
         """Run a method to its answer.
 
         Raises:
@@ -112,6 +137,8 @@ class Interceptor:
             raise GRPCError(Status.CANCELLED) from None
         except Exception as error:  # noqa: BLE001  # the one place where every error becomes a status
             status, words = status_of(error), words_of(error, call)
+            call.span.tell({"error.type": type(error).__name__})
+            call.span.fail(words)
             self._ended(call, started, status, error=words, **facts_of(error, call))
             if isinstance(error, OperationPending):
                 self._metrics.pending_refusals.labels(call.method.name).inc()
@@ -121,11 +148,13 @@ class Interceptor:
         else:
             # After the answer: that is on its way once this turn of the event loop is over.
             seconds = time.perf_counter() - started
+            call.span.tell({_CODE: Status.OK.value})
             asyncio.get_running_loop().call_soon(self._note, call, seconds, Status.OK)
         finally:
             self._metrics.rpcs_in_flight.dec()
 
     def _ended(self, call: Call, started: float, status: Status, **facts: object) -> None:
+        call.span.tell({_CODE: status.value})
         self._note(call, time.perf_counter() - started, status, **facts)
 
     def _note(self, call: Call, seconds: float, status: Status, **facts: object) -> None:
@@ -169,6 +198,7 @@ class _Tapped:
         }
         if subjects:
             bind_contextvars(**subjects)
+            self._call.span.tell({f"katacsi.{name}": value for name, value in subjects.items()})
         if self._log.is_enabled_for(logging.DEBUG):
             self._log.debug("asked", message=self._call.redaction.describe(message))
         return message

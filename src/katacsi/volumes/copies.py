@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi import tracing
 from katacsi.backends.api import ContentSource, Copying, FormatState, Snapshotting
 from katacsi.errors import (
     InvalidRequest,
@@ -116,6 +117,7 @@ class Copies:
                 "refuse` rules that out; ask for the size of the source, or set `guest_filesystems: allow`"
             )
 
+    @tracing.phase("copy")
     async def copy(self, backend: Backend, request: CreateRequest, source: Volume | Snapshot) -> Volume:
         """Create the volume from its source; a volume as source is held still meanwhile."""
         if isinstance(source.id, SnapshotId):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from katacsi import tracing
 from katacsi.backends.api import Device
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class DeviceStack:
         self.devices = tuple(devices)
         return self.devices
 
+    @tracing.phase("detach")
     async def detach(self) -> None:
         """Take all devices away, proven; absent is success.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi import tracing
 from katacsi.backends.api import FormatState
 from katacsi.errors import (
     DataLossAlarm,
@@ -52,6 +53,7 @@ class Formatter:
         # mkfs is processor and disk work; more of them at once than this only slows each down.
         self._at_once = asyncio.Semaphore(2 * (os.cpu_count() or 1))
 
+    @tracing.phase("format")
     async def ensure(
         self, volume: NodeVolume, fs_type: str, mkfs_options: str, *, for_guests: bool = False
     ) -> Superblock:
@@ -95,6 +97,7 @@ class Formatter:
         )
         return made
 
+    @tracing.phase("prove blank")
     async def _prove_blank(self, volume: NodeVolume) -> None:
         """Prove that nothing would be overwritten: that the whole device reads as zero."""
         if volume.facts.raw_written:

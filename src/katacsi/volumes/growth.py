@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi import tracing
 from katacsi.errors import KatacsiError, NotProvenSound
 from katacsi.host import block, fsck, growth, mount, superblock
 from katacsi.host.offloop import off_loop
@@ -44,6 +45,7 @@ class Growth:
             log.info("a growth that was cut off is mended", device=str(volume.device.path))
             await volume.settle(growing=0)
 
+    @tracing.phase("grow filesystem")
     async def offline(self, volume: NodeVolume, found: Superblock | None = None) -> None:
         """Grow an ext4 that nobody has mounted, in userspace; other filesystems grow when they are mounted.
 
@@ -96,6 +98,7 @@ class Growth:
         except KatacsiError as error:
             _tell_smaller(volume, error)
 
+    @tracing.phase("grow filesystem")
     async def by_mount(self, volume: NodeVolume, mount_point: Path) -> None:
         """Grow any filesystem that nobody has mounted; xfs and btrfs by mounting it here for the moment.
 
@@ -114,6 +117,7 @@ class Growth:
         finally:
             await off_loop(mount.unmount, mount_point)
 
+    @tracing.phase("grow filesystem")
     async def mounted(self, volume: NodeVolume, mount_point: Path) -> None:
         """Grow a filesystem that the host has mounted.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi import tracing
 from katacsi.backends.api import CreateRequest, Scope
 from katacsi.errors import (
     AlreadyExists,
@@ -83,7 +84,8 @@ class Provisioning:
                         capabilities.check(capability, chosen.asked)
                 wanted = CreateRequest(request.name, size, chosen.backend, chosen.attributes(fs_type))
                 if request.source is None:
-                    with self._room.being_made(pool.name, request.name, size.required):
+                    being_made = self._room.being_made(pool.name, request.name, size.required)
+                    with being_made, tracing.span("create"):
                         volume = await backend.create(wanted)
                 else:
                     named = any(capability.fs_type for capability in request.capabilities)
@@ -138,7 +140,8 @@ class Provisioning:
             await off_loop(unused.require_unpublished, self._context.writer, volume_id, devices, ())
         if len(devices) > 1:
             await stack.detach()
-        await backend.delete(volume_id)
+        with tracing.span("delete"):
+            await backend.delete(volume_id)
 
     async def get(self, volume_id: str) -> VolumeView:
         """Give one volume with its present condition.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi import tracing
 from katacsi.backends.api import Page, Snapshotting
 from katacsi.errors import AlreadyExists, InvalidRequest, NotFound, PoolUnavailable, Precondition, Unsupported
 from katacsi.model import MalformedId, SnapshotId, VolumeId, storage_name
@@ -55,7 +56,8 @@ class Snapshots:
                     f"pool {parsed.pool}: has no snapshots; pools that have: {', '.join(able) or 'none'}"
                 )
             async with self._copies.still(backend, parsed) as stillness:
-                snapshot = await backend.create_snapshot(name, parsed)
+                with tracing.span("create snapshot"):
+                    snapshot = await backend.create_snapshot(name, parsed)
             if stillness.broken:
                 await backend.delete_snapshot(snapshot.id)
                 raise stillness.error(f"snapshot {name!r}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi import tracing
 from katacsi.backends.api import Attachment, Device
 from katacsi.directvolume import guard
 from katacsi.errors import AlreadyExists, HostError, Precondition, VolumeInUse
@@ -90,6 +91,7 @@ class Staging:
             block.set_read_only(device.path, False)
         return False
 
+    @tracing.phase("filesystem")
     async def _ensure_filesystem(
         self, volume: NodeVolume, fs_type: str, attributes: Mapping[str, str]
     ) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from katacsi import tracing
 from katacsi.backends.api import Growing, Overcommitting
 from katacsi.errors import Precondition, Unsupported
 from katacsi.host import block
@@ -73,6 +74,7 @@ class NodeVolume:
         """Its size, as the backend stores it."""
         return self._volume.size_bytes
 
+    @tracing.phase("store facts")
     async def settle(self, **changes: object) -> None:
         """Change facts durably; the same again costs nothing.
 
@@ -109,6 +111,7 @@ class NodeVolume:
         """All devices that it has, bottom first; none as long as nobody attached or looked."""
         return self._stack.devices
 
+    @tracing.phase("attach")
     async def attach(self) -> Device:
         """Give it its devices, as it was attached at stage; the same ones, however often."""
         device = await self._stack.attach(self._volume, self._publish_context, self._secrets)
@@ -128,6 +131,7 @@ class NodeVolume:
         """
         await self._stack.detach()
 
+    @tracing.phase("grow device")
     async def grow(self, size_bytes: int) -> int:
         """Make it at least this large, with the devices that it has, and give its size.
 

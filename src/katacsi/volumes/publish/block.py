@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from katacsi import tracing
 from katacsi.errors import VolumeInUse
 from katacsi.host import block, mount
 
@@ -38,12 +39,14 @@ class BlockRoute:
         block.set_read_only(volume.device.path, published.read_only)
         return True
 
+    @tracing.phase("prepare")
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Remember for good that a workload writes what no probe can tell from nothing."""
         del undo
         if not published.read_only:
             await volume.settle(raw_written=True)
 
+    @tracing.phase("bind")
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Bind the device node to the target."""
         undo.add(f"bind at {published.path}", partial(_unbind, published))

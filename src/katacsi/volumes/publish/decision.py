@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from katacsi import tracing
 from katacsi.model import AccessType
 from katacsi.volumes import parameters
 from katacsi.volumes.publish import pods
@@ -23,6 +24,7 @@ class Decision:
     def __init__(self, context: Context) -> None:
         self._pods = pods.PodReader(context) if context.cluster is not None else None
 
+    @tracing.phase("choose mode")
     async def made(self, wanted: Published, request: Publish, asked: Asked) -> Published:
         """Give what is wanted with its mode, and with the pod's fsGroupChangePolicy where it has one.
 

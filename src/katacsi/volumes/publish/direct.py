@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from katacsi import tracing
 from katacsi.directvolume import guard, names
 from katacsi.directvolume.record import DirectVolumeRecord, clean_options
 from katacsi.errors import CorruptRecord, KatacsiError, Precondition, VolumeInUse
@@ -64,6 +65,7 @@ class DirectRoute:
         except CorruptRecord:
             return False
 
+    @tracing.phase("prepare")
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Take the device off the host, finish a growth, and remember that a guest will write."""
         await off_loop(_take_off_host, volume, published)
@@ -77,6 +79,7 @@ class DirectRoute:
         if not published.read_only:
             await volume.settle(guest_written=True)
 
+    @tracing.phase("hand over")
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Set the guard, then write the record: whoever finds the record finds the guard, too."""
         record = record_of(volume, published)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from katacsi import tracing
 from katacsi.errors import Precondition, VolumeInUse
 from katacsi.host import block, growth, health, mount, ownership, superblock
 from katacsi.host.offloop import off_loop
@@ -48,6 +49,7 @@ class HostRoute:
             mount.remount_bind(published.target, read_only=published.read_only)
         return bool(mounts)
 
+    @tracing.phase("prepare")
     async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Make the filesystem as large as its device; what only grows mounted is mounted for that."""
         staged, found = await off_loop(_look, volume, published)
@@ -58,6 +60,7 @@ class HostRoute:
             await off_loop(_mount, volume, published, undo)
             await self._growth.after_mount(volume, Path(published.staging))
 
+    @tracing.phase("mount")
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Have the filesystem mounted at the staging path, once, give it to the pod's group, and bind it.
 
