@@ -17,7 +17,7 @@ from katacsi.errors import (
     Unsupported,
     VolumeInUse,
 )
-from katacsi.host import mount, superblock
+from katacsi.host import holders, mount, superblock
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.growth import is_full_size
 from katacsi.volumes.publish.mode import Mode
@@ -162,20 +162,21 @@ class Expansion:
             return volume.size_bytes
         writer = self._context.writer
         sandboxes = await off_loop(writer.live, published.path)
-        holders = ", ".join(f"sandbox {sandbox.id}" for sandbox in sandboxes)
+        who = ", ".join(f"sandbox {sandbox.id}" for sandbox in sandboxes)
         if not await self._host_can_grow(volume):
             if not await self._guest_can_grow(volume, published):
                 await self._check_can_grow(volume)
-            return await self._by_guest(volume, published, wanted, holders)
+            return await self._by_guest(volume, published, wanted, who)
         if sandboxes:
-            return await self._by_guest(volume, published, wanted, holders)
+            return await self._by_guest(volume, published, wanted, who)
         # Without its record no pod can start with the volume; one that started before holds the device.
         await off_loop(writer.remove, published.path)
         try:
             await volume.detach()
-        except VolumeInUse as held:
-            await volume.attach()
-            return await self._by_guest(volume, published, wanted, held.message)
+        except VolumeInUse:
+            device = await volume.attach()
+            held_by = await off_loop(holders.now, device.path)
+            return await self._by_guest(volume, published, wanted, ", ".join(map(str, held_by)))
         return await self._while_unheld(volume, published, wanted)
 
     async def _while_unheld(self, volume: NodeVolume, published: Published, wanted: int) -> int:
@@ -215,7 +216,7 @@ class Expansion:
         outcome = await self._context.writer.notify_resize(published.path, volume.device.size_bytes)
         return outcome is ResizeOutcome.DONE
 
-    async def _by_guest(self, volume: NodeVolume, published: Published, wanted: int, holders: str) -> int:
+    async def _by_guest(self, volume: NodeVolume, published: Published, wanted: int, who: str) -> int:
         size = await volume.grow(wanted)
         await self._hand_over(volume, published)
         outcome = await self._context.writer.notify_resize(published.path, size)
@@ -223,11 +224,10 @@ class Expansion:
             await volume.settle(pending_size=0)
             return size
         await volume.settle(pending_size=size)
-        log.info(
-            "growth waits for the pod's next start", volume=str(volume.id), size_bytes=size, holders=holders
-        )
+        log.info("growth waits for the pod's next start", volume=str(volume.id), size_bytes=size, holders=who)
+        guest = f"a guest has it ({who})" if who else "a guest may have it"
         raise Precondition(
-            f"{volume}: its device has {size} bytes now, but a guest holds it ({holders}) and "
+            f"{volume}: its device has {size} bytes now, but {guest} and "
             f"{_WHY_NOT_BY_GUEST[outcome]}; restart the pod to use the new size"
         )
 
