@@ -93,6 +93,11 @@ CASES = {
     ),
     "kubernetes-1.30": Case(LOCAL, ("csidriver",), "1.30.0"),
     "kubernetes-1.35": Case(LOCAL, ("csidriver",), "1.35.0"),
+    "watch-nodes": Case(
+        LOCAL | {"watchNodes": {"enabled": True, "release": True}},
+        ("watchnodes", "serviceaccounts", "rbac"),
+        apis=(),
+    ),
     "looking": Case(
         LOCAL
         | {

@@ -47,6 +47,7 @@
   {{- else }}
   securityContext:
     privileged: true
+    readOnlyRootFilesystem: true
   {{- end }}
 {{- end -}}
 {{- end }}

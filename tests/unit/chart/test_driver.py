@@ -28,11 +28,13 @@ LOOKING = {
     }
 }
 SIDECARS = {"kubelet": {"registration": "registrar"}, "liveness": "sidecar"}
+PRIVILEGED = {"privileged": True, "readOnlyRootFilesystem": True}
 SHAPES = [
     pytest.param({}, id="local"),
     pytest.param(LVM, id="lvm"),
     pytest.param(SIDECARS, id="sidecars"),
     pytest.param(NETWORK, id="network"),
+    pytest.param({"watchNodes": {"enabled": True}}, id="watch-nodes"),
     pytest.param(merged(NETWORK, SIDECARS), id="network-sidecars"),
 ]
 
@@ -115,7 +117,7 @@ def test_the_driver_sees_the_node():
     assert seen["/dev"].get("readOnly") is None
     for folder in ("plugins", "pods"):
         assert seen[f"/var/lib/kubelet/{folder}"]["mountPropagation"] == "Bidirectional"
-    assert container["securityContext"] == {"privileged": True}
+    assert container["securityContext"] == PRIVILEGED
 
 
 @pytest.mark.gate("holders-are-seen-from-a-container")
@@ -168,7 +170,7 @@ def test_only_the_driver_of_a_node_is_privileged(values):
         for container in workload["spec"]["template"]["spec"]["containers"]:
             context = container["securityContext"]
             if (workload["kind"], container["name"]) == ("DaemonSet", "katacsi"):
-                assert context == {"privileged": True}
+                assert context == PRIVILEGED
                 continue
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert context["readOnlyRootFilesystem"]
