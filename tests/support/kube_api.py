@@ -38,6 +38,7 @@ class KubeApi:
         hanging: whether requests are read and never answered.
         delay_s: how long every answer takes.
         token: the only one that is accepted.
+        forbidden: what the account may not do, such as "get pods", when it asks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,6 +50,7 @@ class KubeApi:
         self.hanging = False
         self.delay_s = 0.0
         self.token = "token-1"
+        self.forbidden: set[str] = set()
         self.port = 0
         self.account = folder / "serviceaccount"
         self._folder = folder
@@ -150,6 +152,10 @@ class KubeApi:
     async def _create(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
+        if body.get("kind") == "SelfSubjectAccessReview":
+            asked = body["spec"]["resourceAttributes"]
+            allowed = f"{asked['verb']} {asked['resource']}" not in self.forbidden
+            return web.json_response({**body, "status": {"allowed": allowed}}, status=201)
         path = f"{request.path}/{body['metadata']['name']}"
         if path in self.objects:
             return _status(409, "already exists")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from katacsi.doctor import backends
 from katacsi.doctor.backends import BACKENDS
+from katacsi.doctor.cluster import CLUSTER
 from katacsi.doctor.driver import DRIVER
 from katacsi.doctor.hostfiles import HostFiles
 from katacsi.doctor.hypervisors import HYPERVISORS
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _PARTS: Final = (
     *(HANDLERS, PROGRAMS, KATA, SHIMS, KEYS, DISKS),
     *(RECORD_ROOT, RECORDS, HYPERVISORS),
-    *(DRIVER, KERNEL, KUBELET),
+    *(DRIVER, KERNEL, KUBELET, CLUSTER),
     *(POOLS, BACKENDS),
 )
 CHECKS: Final[tuple[Check[Judge], ...]] = tuple(check for part in _PARTS for check in part.all)

@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katacsi.doctor import backends, driver, hypervisors, kata, kernel, kubelet, pools, processes, records
+from katacsi.doctor import (
+    backends,
+    cluster,
+    driver,
+    hypervisors,
+    kata,
+    kernel,
+    kubelet,
+    pools,
+    processes,
+    records,
+)
 from katacsi.doctor.hostfiles import HostFiles
 from katacsi.doctor.hypervisors import Hypervisors
 from katacsi.doctor.kata import Kata
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from katacsi.doctor.backends import BackendFacts
+    from katacsi.doctor.cluster import ClusterFacts
     from katacsi.doctor.pools import PoolFacts
     from katacsi.settings import Settings
 
@@ -44,6 +56,7 @@ class Node:
         records: the root of the records.
         hypervisors: those that run.
         kubelet: the kubelet's folder.
+        cluster: what the Kubernetes API says, where the driver asks it.
         kernel: what the kernel can do.
         user: the user's number of this process.
         capabilities: the bits of this process, as in `CapEff`.
@@ -59,6 +72,7 @@ class Node:
     records: Records = field(default_factory=Records)
     hypervisors: Hypervisors = field(default_factory=Hypervisors)
     kubelet: Kubelet = field(default_factory=Kubelet)
+    cluster: ClusterFacts | Unread = NOT_LOOKED
     kernel: Kernel = field(default_factory=Kernel)
     user: int = 0
     capabilities: int | Unread = NOT_LOOKED
@@ -92,6 +106,7 @@ async def collect(
         records=await records.find(settings, files, contained=contained),
         hypervisors=guests,
         kubelet=kubelet.find(files, running, contained=contained),
+        cluster=await cluster.find(settings.kube) if settings else NOT_LOOKED,
         kernel=kernel.find(files),
         user=driver.user(),
         capabilities=driver.capabilities(),

@@ -64,6 +64,11 @@ class ClusterApi:
         self._renewed_at = -_RENEWAL_PAUSE_S
         self._retiring: set[asyncio.Task[None]] = set()
 
+    @property
+    def server(self) -> str:
+        """Where the server is; "?" before `start`."""
+        return self._connection.server if self._connection else "?"
+
     async def start(self) -> None:
         """Read the credentials; the server is not asked yet.
 
@@ -161,8 +166,7 @@ class ClusterApi:
         try:
             return await self._twice(verb, path, request)
         except failures.any_failure() as error:
-            server = self._connection.server if self._connection else "?"
-            translated = failures.as_error(error, what, server, self._timeout_s)
+            translated = failures.as_error(error, what, self.server, self._timeout_s)
             outcome = type(translated).__name__
             raise translated from error
         finally:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from katacsi.errors import NotFound, Precondition
 from katacsi.kube import paths
 from katacsi.kube.client import ClusterApi
-from katacsi.kube.credentials import InCluster, Kubeconfig
+from katacsi.kube.credentials import credentials_of
 from katacsi.kube.events import EventRecorder
 from katacsi.kube.objects import Claim, ObjectRef, Pod
 
@@ -46,8 +45,7 @@ class KubeCluster:
         observe: Callable[[str, str, float], None],
     ) -> Self:
         """Put it together as configured; `controller` and `instance` are who its Events are from."""
-        credentials = Kubeconfig(Path(settings.kubeconfig)) if settings.kubeconfig else InCluster()
-        api = ClusterApi(credentials, timeout_s=settings.timeout, observe=observe)
+        api = ClusterApi(credentials_of(settings), timeout_s=settings.timeout, observe=observe)
         events = EventRecorder(api, controller=controller, instance=instance) if settings.events else None
         return cls(api, events, runtime_class_cache_s=settings.runtime_class_cache)
 

@@ -15,6 +15,8 @@ from katacsi.kube.library import library, load_kube_config
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from katacsi.settings import KubeSettings
+
 #: Where the kubelet gives a pod its token and the authority of the API server's certificate, both rotated.
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -94,6 +96,11 @@ class Kubeconfig:
                 f"`kubectl --kubeconfig {self.path} config view`"
             ) from error
         return configuration
+
+
+def credentials_of(settings: KubeSettings) -> Credentials:
+    """Give the credentials that the configuration names."""
+    return Kubeconfig(Path(settings.kubeconfig)) if settings.kubeconfig else InCluster()
 
 
 def _configuration() -> Any:  # noqa: ANN401  # the library's

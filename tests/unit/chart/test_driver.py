@@ -16,6 +16,7 @@ from katacsi.app import pools_of
 from katacsi.backends import registry
 from katacsi.directvolume import bundles
 from katacsi.directvolume.sandboxes import Sandboxes
+from katacsi.kube import access
 from katacsi.metrics import Metrics
 from katacsi.volumes import parameters
 from support.chart import configuration, driver_of, merged, of_kind, one, pods, rendered
@@ -285,3 +286,18 @@ def test_what_is_shown_exists():
     there |= {f"{family.name}_{end}" for family in families for end in ("count", "sum", "bucket", "total")}
     there |= {family.name for family in families}
     assert named <= there
+
+
+def test_the_driver_may_do_what_it_asks_and_no_more():
+    """Its role has exactly the rules that the driver needs, and that `katacsi doctor` looks for."""
+    (role,) = [
+        each for each in of_kind(rendered({}), "ClusterRole") if each["metadata"]["name"].endswith("-driver")
+    ]
+    given = {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert given == {(rule.verb, rule.group, rule.resource) for rule in (*access.NEEDED, *access.FOR_EVENTS)}
