@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
@@ -27,6 +28,9 @@ _HEADINGS = ("WHO", "CALL", "MS", "WHAT IT CHANGED HERE")
 _WHO = 7
 _WHAT = 19  # the longest name of a call, NodeUnpublishVolume
 _MS = 7
+#: Where lines are folded that no terminal folds.
+_CHANGED = 74
+_NO_CHANGE = "-"
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,9 @@ class PlainScreen:
 
     def row(self, row: Row) -> None:
         """Print a line, and one for each further change."""
-        first, *others = row.seen or ("nothing",)
+        first, *others = [
+            line for text in row.seen or (_NO_CHANGE,) for line in textwrap.wrap(text, _CHANGED)
+        ]
         click.echo(_line(row.who, row.what, f"{row.ms:.1f}", first))
         for other in others:
             click.echo(_line("", "", "", other))
@@ -158,7 +164,7 @@ class LiveScreen:
 
     def row(self, row: Row) -> None:
         """Print the row for good."""
-        seen = Text("\n".join(row.seen)) if row.seen else Text("nothing", "dim")
+        seen = Text("\n".join(row.seen)) if row.seen else Text(_NO_CHANGE, "dim")
         self._console.print(
             _grid(
                 Text(row.who, "magenta" if row.who == "guest" else ""),

@@ -36,6 +36,14 @@ _SIZE = 64 * MIB
 _GROWN = 128 * MIB
 _WRITTEN = 4 * MIB
 
+#: What the lines below speak of.
+_TERMS = {
+    "record": "what Kata's runtime reads: which device goes to the guest",
+    "guard": "an empty read-only mount at the pod's target, so that nothing lands on the node's disk",
+    "fact": "what the pool remembers of a volume, so that a crash at any step does no harm",
+    "guest": "a process that opens and mounts the device, as a Kata virtual machine would",
+}
+
 
 class StoryEnded(Exception):
     """Something was not as it should be; the message says what was seen."""
@@ -63,6 +71,8 @@ class Story:
             f"katacsi {__version__}. Pool: {driver.pool} ({filesystem_of(driver.pool)}); "
             f"records: {driver.records}"
         )
+        for term, meaning in _TERMS.items():
+            self._screen.say(f"  {term:<7} {meaning}")
         self._screen.head()
         try:
             async with Client(driver.socket) as client:
@@ -109,12 +119,16 @@ class Story:
         self._check_bytes(report, "right after they were written")
 
     async def _survives_a_kill(self, volume: Volume) -> None:
-        self._screen.chapter("The pod goes; the driver is killed; the pod comes back")
-        await self._down(volume)
+        self._screen.chapter(
+            "The driver is killed while a guest has the volume; the pod goes, and comes back"
+        )
+        await self._guest("mount, stay", lambda: self._guests.hold(volume))
         driver = self._place.driver
         gone = f"the driver, process {driver.pid}, is gone"
         await self._do("demo", "kill -9", lambda: asyncio.to_thread(driver.kill), lambda: [gone])
         await self._start_driver("start again")
+        await self._do("guest", "unmount, end", self._guests.let_go)
+        await self._down(volume)
         await self._up(volume)
         await self._guest_reads(volume, "after the driver was killed")
 
@@ -132,7 +146,8 @@ class Story:
 
     async def _grows(self, volume: Volume) -> None:
         self._screen.chapter(
-            f"{format_size(_SIZE)} become {format_size(_GROWN)}, while a guest has the volume"
+            f"{format_size(_SIZE)} are to become {format_size(_GROWN)}: not while a guest has the volume, "
+            "but at its next start"
         )
         await self._rpc("NodePublishVolume", volume.publish)
         small = await self._guest("mount, stay", lambda: self._guests.hold(volume))
