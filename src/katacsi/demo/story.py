@@ -119,9 +119,7 @@ class Story:
         self._check_bytes(report, "right after they were written")
 
     async def _survives_a_kill(self, volume: Volume) -> None:
-        self._screen.chapter(
-            "The driver is killed while a guest has the volume; the pod goes, and comes back"
-        )
+        self._screen.chapter("The driver is killed while a guest has the volume; the pod comes back")
         await self._guest("mount, stay", lambda: self._guests.hold(volume))
         driver = self._place.driver
         gone = f"the driver, process {driver.pid}, is gone"
