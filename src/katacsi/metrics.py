@@ -34,10 +34,35 @@ def _seconds(name: str, words: str, *labels: str) -> Any:  # noqa: ANN401  # as 
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
-    """The metrics of one process."""
+class _Counted:
+    """What every process of katacsi counts."""
 
     registry: CollectorRegistry
+    kube_seconds: Histogram = _seconds(
+        "kube_request_duration_seconds",
+        "How long the Kubernetes API took to answer, by verb and outcome.",
+        "verb",
+        "outcome",
+    )
+
+    @classmethod
+    def create(cls, version: str = "") -> Self:
+        """Make all metrics in a registry of their own; `version` is the driver's."""
+        # A timestamp beside every series doubles the page, and nobody asks for it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("katacsi_build", "The driver that runs here.", registry=registry).info(
+            {"version": version, "python": platform.python_version()}
+        )
+        every = {each.name: each.metadata["make"](registry=registry) for each in fields(cls) if each.metadata}
+        return cls(registry=registry, **every)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics(_Counted):
+    """The metrics of a driver."""
+
     rpc_seconds: Histogram = _seconds(
         "rpc_duration_seconds", "How long CSI calls took, by method and gRPC status code.", "method", "code"
     )
@@ -52,12 +77,6 @@ class Metrics:
         "shim_request_duration_seconds",
         "How long Kata's shims took to answer about a volume, by runtime and outcome.",
         "runtime",
-        "outcome",
-    )
-    kube_seconds: Histogram = _seconds(
-        "kube_request_duration_seconds",
-        "How long the Kubernetes API took to answer, by verb and outcome.",
-        "verb",
         "outcome",
     )
     pending_refusals: Counter = _made(
@@ -83,15 +102,28 @@ class Metrics:
         "Volumes that have grown and whose guest sees it after the pod's next start.",
     )
 
-    @classmethod
-    def create(cls, version: str = "") -> Self:
-        """Make all metrics in a registry of their own; `version` is the driver's."""
-        # A timestamp beside every series doubles the page, and nobody asks for it.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        Info("katacsi_build", "The driver that runs here.", registry=registry).info(
-            {"version": version, "python": platform.python_version()}
-        )
-        every = {each.name: each.metadata["make"](registry=registry) for each in fields(cls) if each.metadata}
-        return cls(registry=registry, **every)
+
+@dataclass(frozen=True, slots=True)
+class NodeWatchMetrics(_Counted):
+    """The metrics of `katacsi watch-nodes`."""
+
+    nodes_gone: Gauge = _made(
+        Gauge, "nodes_gone", "Nodes that have volumes by the API and do not exist, since the grace period."
+    )
+    volumes_of_gone_nodes: Gauge = _made(
+        Gauge,
+        "volumes_of_gone_nodes",
+        "PersistentVolumes of those nodes, by their phase; each waits for a person, or for its release.",
+        "phase",
+    )
+    released: Counter = _made(
+        Counter, "released_objects", "Objects of gone nodes that were deleted, by kind.", "kind"
+    )
+    failed_looks: Counter = _made(
+        Counter, "node_watch_failures", "Looks at the cluster's nodes that did not come to their end."
+    )
+    last_look: Gauge = _made(
+        Gauge,
+        "node_watch_last_success_timestamp_seconds",
+        "When the cluster's nodes were last looked at, in seconds since 1970.",
+    )

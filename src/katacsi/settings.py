@@ -208,6 +208,30 @@ class TimeoutSettings(_Section):
     )
 
 
+class WatchNodesSettings(_Section):
+    """What `katacsi watch-nodes` does when a node with volumes is gone."""
+
+    interval: Seconds = Field(default=60, description="Seconds from one look at the cluster to the next.")
+    grace: Seconds = Field(
+        default=600,
+        description="Seconds for which a Node has to be seen absent before anything is said or done. They "
+        "begin anew when `katacsi watch-nodes` starts, and time in which the API could not be asked is not "
+        "counted.",
+    )
+    release: bool = Field(
+        default=False,
+        description="Delete the PersistentVolumes of such a node that no claim has any more and whose "
+        "policy is Delete, and its CSIStorageCapacity objects. The data is not touched: when the node comes "
+        "back, it is there, and belongs to no PersistentVolume.",
+    )
+    namespace: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="Where the provisioners' CSIStorageCapacity objects are. Default: the namespace of the "
+        "pod that katacsi runs in.",
+    )
+
+
 class Settings(_Section):
     """Everything katacsi is told. Unknown keys are refused."""
 
@@ -266,6 +290,9 @@ class Settings(_Section):
     log: LogSettings = Field(default_factory=LogSettings, description=LogSettings.__doc__)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings, description=MetricsSettings.__doc__)
     tracing: TracingSettings = Field(default_factory=TracingSettings, description=TracingSettings.__doc__)
+    watch_nodes: WatchNodesSettings = Field(
+        default_factory=WatchNodesSettings, description=WatchNodesSettings.__doc__
+    )
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description=TimeoutSettings.__doc__)
 
     @field_validator("driver_name")

@@ -14,7 +14,7 @@ from aiohttp import web
 from katacsi.kube.credentials import InCluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
 _REASONS = {
@@ -30,11 +30,13 @@ class KubeApi:
     """The server, and the service account folder that a pod of its cluster would have.
 
     Attributes:
-        objects: what GET answers, by path; POST and PATCH change it.
+        objects: what GET answers, by path; POST, PATCH and DELETE change it as Kubernetes does.
+        lists: paths of lists, which have what lies directly below.
         requests: "METHOD path" of every request that was let in, in order.
         bodies: what POST and PATCH sent, in order.
         queries: the query of each request, in order.
         failing: the status that every request gets, and the headers with it; 0: none.
+        meanwhile: called with each "METHOD path" before its answer; gives the status to refuse it with, or 0.
         hanging: whether requests are read and never answered.
         delay_s: how long every answer takes.
         token: the only one that is accepted.
@@ -43,10 +45,12 @@ class KubeApi:
 
     def __init__(self, folder: Path) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
+        self.lists: set[str] = set()
         self.requests: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.queries: list[dict[str, str]] = []
         self.failing = 0
+        self.meanwhile: Callable[[str], int] = lambda request: 0
         self.hanging = False
         self.delay_s = 0.0
         self.token = "token-1"
@@ -134,19 +138,27 @@ class KubeApi:
             return _status(self.failing, f"scripted {self.failing}")
         self.requests.append(f"{request.method} {request.path}")
         self.queries.append(dict(request.query))
-        if request.method == "POST":
-            return await self._create(request)
+        if status := self.meanwhile(self.requests[-1]):
+            return _status(status, f"scripted {status}")
+        if request.path in self.lists:
+            return web.json_response({"items": self._below(request.path, request.query), "metadata": {}})
+        return await (self._create if request.method == "POST" else self._existing)(request)
+
+    async def _existing(self, request: web.Request) -> web.StreamResponse:
         if (found := self.objects.get(request.path)) is None:
             return _status(404, f'"{request.path}" not found')
+        if request.method == "GET":
+            return web.json_response(found)
+        sent = await request.json()
+        if conflict := _conflict(found, sent.get("preconditions") or sent.get("metadata") or {}):
+            return conflict
         if request.method == "PATCH":
             assert request.headers["content-type"] == "application/merge-patch+json"
-            self.bodies.append(await request.json())
-            _merge(found, self.bodies[-1])
-        elif request.method == "DELETE":
-            wanted = (await request.json()).get("preconditions", {}).get("uid")
-            if wanted not in (None, found["metadata"]["uid"]):
-                return _status(409, "the UID differs", reason="Conflict")
-            del self.objects[request.path]
+            self.bodies.append(sent)
+            _merge(found, sent)
+        else:
+            found["metadata"]["deletionTimestamp"] = "now"
+        self._changed(request.path, found)
         return web.json_response(found)
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
@@ -161,6 +173,21 @@ class KubeApi:
             return _status(409, "already exists")
         self.objects[path] = body
         return web.json_response(body, status=201)
+
+    def _below(self, path: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
+        key, _, value = query.get("labelSelector", "").partition("=")
+        return [
+            found
+            for each, found in self.objects.items()
+            if each.rpartition("/")[0] == path
+            and (not key or found["metadata"].get("labels", {}).get(key) == value)
+        ]
+
+    def _changed(self, path: str, found: dict[str, Any]) -> None:
+        metadata = found.setdefault("metadata", {})
+        metadata["resourceVersion"] = str(int(metadata.get("resourceVersion", "0")) + 1)
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            del self.objects[path]
 
     def _new_certificate(self) -> tuple[Path, Path, Path]:
         self._authorities += 1
@@ -179,6 +206,14 @@ def _status(code: int, message: str, *, reason: str = "") -> web.Response:
     reason = reason or _REASONS.get(code, "InternalError")
     answer = {"kind": "Status", "apiVersion": "v1", "message": message, "reason": reason, "code": code}
     return web.Response(status=code, text=json.dumps(answer), content_type="application/json")
+
+
+def _conflict(found: dict[str, Any], wanted: dict[str, Any]) -> web.Response | None:
+    """Refuse what is meant for another object, or for another version of it."""
+    for key in ("uid", "resourceVersion"):
+        if wanted.get(key, "") not in ("", None, found["metadata"].get(key)):
+            return _status(409, f"the {key} differs", reason="Conflict")
+    return None
 
 
 def _merge(target: dict[str, Any], patch: dict[str, Any]) -> None:

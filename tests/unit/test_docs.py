@@ -19,7 +19,7 @@ from katacsi.app import pools_of
 from katacsi.backends import registry
 from katacsi.cli.root import katacsi
 from katacsi.errors import KatacsiError
-from katacsi.metrics import Metrics
+from katacsi.metrics import Metrics, NodeWatchMetrics
 from katacsi.rpc.status import TABLE
 from katacsi.volumes import parameters
 
@@ -239,7 +239,10 @@ def test_every_metric_is_described():
     )
     suffix = {"counter": "_total", "info": "_info"}
     families = [
-        family for family in Metrics.create("0").registry.collect() if family.name.startswith("katacsi_")
+        family
+        for kind in (Metrics, NodeWatchMetrics)
+        for family in kind.create("0").registry.collect()
+        if family.name.startswith("katacsi_")
     ]
     assert described == {family.name + suffix.get(family.type, "") for family in families}
     mentioned = {word for page in OWN_PAGES for word in re.findall(r"\bkatacsi_[a-z_]+\b", prose(page))}

@@ -30,6 +30,9 @@ class _Command(NamedTuple):
 
 _COMMANDS: Final[Mapping[str, _Command]] = {
     "serve": _Command("katacsi.cli.serve:serve", "Serve CSI on a unix socket until SIGTERM."),
+    "watch-nodes": _Command(
+        "katacsi.cli.watch_nodes:watch_nodes", "Notice nodes that are gone for good, until SIGTERM."
+    ),
     "demo": _Command("katacsi.demo.command:demo", "Walk a volume through its life, on this machine."),
     "doctor": _Command("katacsi.cli.doctor:doctor", "Check this node, and say what to change."),
     "volumes": _Command("katacsi.cli.volumes:volumes", "List and show the volumes of the pools."),

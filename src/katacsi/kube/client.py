@@ -29,6 +29,9 @@ Object = dict[str, Any]
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 
+_WHOLE: Final = "application/json"
+_ONLY_METADATA: Final = f"{_WHOLE};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
 #: Credentials that are refused are read again, but not at each of many calls that fail the same way.
 _RENEWAL_PAUSE_S: Final = 5.0
 
@@ -96,7 +99,14 @@ class ClusterApi:
         return await self._call("get", path, what=what)
 
     async def list(
-        self, path: str, *, labels: str = "", fields: str = "", page: int = 500, what: str = ""
+        self,
+        path: str,
+        *,
+        labels: str = "",
+        fields: str = "",
+        page: int = 500,
+        only_metadata: bool = False,
+        what: str = "",
     ) -> AsyncIterator[Object]:
         """Give the objects of a list one after another; they are fetched in pages of at most `page`.
 
@@ -105,13 +115,15 @@ class ClusterApi:
             labels: a label selector.
             fields: a field selector.
             page: how many objects one answer may have.
+            only_metadata: leave out all else of the objects; of nodes that is nine tenths.
             what: see the class.
         """
+        accept = _ONLY_METADATA if only_metadata else _WHOLE
         query = {"limit": str(page)}
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
         while True:
-            answer = await self._call("list", path, query=query, what=what)
+            answer = await self._call("list", path, query=query, accept=accept, what=what)
             for item in answer.get("items") or ():
                 yield item
             token = (answer.get("metadata") or {}).get("continue")
@@ -145,16 +157,17 @@ class ClusterApi:
         """
         return await self._call("patch", path, body=body, query=query, content_type=kind, what=what)
 
-    async def delete(self, path: str, *, uid: str = "", what: str = "") -> None:
-        """Delete an object; with `uid`, only if it is still that one.
+    async def delete(self, path: str, *, uid: str = "", version: str = "", what: str = "") -> None:
+        """Delete an object; with `uid`, only if it is still that one; with `version`, only as it was read.
 
         Raises:
             NotFound: there is none.
-            OperationPending: another object has the name.
+            OperationPending: another object has the name, or somebody changed it meanwhile.
         """
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if uid:
-            body["preconditions"] = {"uid": uid}
+        only = {"uid": uid, "resourceVersion": version}
+        if preconditions := {key: value for key, value in only.items() if value}:
+            body["preconditions"] = preconditions
         await self._call("delete", path, body=body, what=what)
 
     # -- one request -----------------------------------------------------------------------------------
@@ -248,10 +261,11 @@ class _Connection:
         body: Object | None = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = _WHOLE,
     ) -> Object:
         """Send one request and read its answer; fails by one of `failures.any_failure`."""
         headers = {
-            "Accept": "application/json",
+            "Accept": accept,
             "Content-Type": content_type,
             "User-Agent": f"katacsi/{katacsi.__version__}",
         }

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from katacsi.settings import KubeSettings
 
 
+def api_of(settings: KubeSettings, observe: Callable[[str, str, float], None]) -> ClusterApi:
+    """Give the client that is configured; `observe` as `ClusterApi` has it."""
+    return ClusterApi(credentials_of(settings), timeout_s=settings.timeout, observe=observe)
+
+
 class KubeCluster:
     """Answers from the Kubernetes API; see `katacsi.volumes.cluster.Cluster`.
 
@@ -45,7 +50,7 @@ class KubeCluster:
         observe: Callable[[str, str, float], None],
     ) -> Self:
         """Put it together as configured; `controller` and `instance` are who its Events are from."""
-        api = ClusterApi(credentials_of(settings), timeout_s=settings.timeout, observe=observe)
+        api = api_of(settings, observe)
         events = EventRecorder(api, controller=controller, instance=instance) if settings.events else None
         return cls(api, events, runtime_class_cache_s=settings.runtime_class_cache)
 

@@ -39,9 +39,9 @@ class Claim:
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Claim:
         """Read a PersistentVolumeClaim."""
-        metadata = _part(found, "metadata")
-        annotations = {str(key): str(value) for key, value in _part(metadata, "annotations").items()}
-        return cls(_ref(CLAIM, metadata), annotations)
+        metadata = part(found, "metadata")
+        annotations = {str(key): str(value) for key, value in part(metadata, "annotations").items()}
+        return cls(ref_of(CLAIM, metadata), annotations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class Pod:
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Pod:
         """Read a pod."""
-        ref = _ref(POD, _part(found, "metadata"))
-        spec = _part(found, "spec")
+        ref = ref_of(POD, part(found, "metadata"))
+        spec = part(found, "spec")
         return cls(
             ref,
             str(spec.get("runtimeClassName") or ""),
-            str(_part(spec, "securityContext").get("fsGroupChangePolicy") or ""),
+            str(part(spec, "securityContext").get("fsGroupChangePolicy") or ""),
             _claims(ref.name, spec),
             frozenset(_sub_paths(spec)),
         )
@@ -79,7 +79,7 @@ class Pod:
 def _claims(pod: str, spec: Mapping[str, Any]) -> dict[str, str]:
     claims = {}
     for volume in spec.get("volumes") or ():
-        if named := _part(volume, "persistentVolumeClaim").get("claimName"):
+        if named := part(volume, "persistentVolumeClaim").get("claimName"):
             claims[volume["name"]] = str(named)
         elif volume.get("ephemeral") is not None:
             # A generic ephemeral volume's claim; Kubernetes names it so, and refuses the pod otherwise.
@@ -97,7 +97,8 @@ def _sub_paths(spec: Mapping[str, Any]) -> set[str]:
     }
 
 
-def _ref(kind: str, metadata: Mapping[str, Any]) -> ObjectRef:
+def ref_of(kind: str, metadata: Mapping[str, Any]) -> ObjectRef:
+    """Give the reference of an object from its metadata, or from another's reference to it."""
     return ObjectRef(
         kind,
         str(metadata.get("namespace") or ""),
@@ -106,6 +107,7 @@ def _ref(kind: str, metadata: Mapping[str, Any]) -> ObjectRef:
     )
 
 
-def _part(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def part(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Give a part that is a mapping, empty where it is left out."""
     # Kubernetes leaves out what is empty, and other servers write null.
     return found.get(key) or {}

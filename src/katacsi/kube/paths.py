@@ -26,9 +26,25 @@ def persistent_volume(name: str) -> str:
     return _core("persistentvolumes", name)
 
 
+def persistent_volumes() -> str:
+    """Give the path of all PersistentVolumes."""
+    return "/api/v1/persistentvolumes"
+
+
 def node(name: str) -> str:
     """Give the path of a Node."""
     return _core("nodes", name)
+
+
+def nodes() -> str:
+    """Give the path of all Nodes."""
+    return "/api/v1/nodes"
+
+
+def storage_capacities(namespace: str, name: str = "") -> str:
+    """Give the path of a namespace's CSIStorageCapacity objects, or of one of them."""
+    every = f"/apis/storage.k8s.io/v1/namespaces/{_segment(namespace)}/csistoragecapacities"
+    return f"{every}/{_segment(name)}" if name else every
 
 
 def runtime_class(name: str) -> str:
