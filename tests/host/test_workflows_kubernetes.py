@@ -173,6 +173,17 @@ async def test_a_host_mount_with_a_group_asks_for_the_policy_alone(monkeypatch, 
     await pvc.down()
 
 
+async def test_a_host_mount_with_a_group_needs_no_pod_info(node, staged, cluster):
+    """Where the kubelet does not name the pod, the StorageClass says when its group is applied."""
+    pvc = await staged(
+        parameters={DIRECT: "false", "katacsi.io/fs-group-change-policy": "Always"}, mount_group="2000"
+    )
+    await publish(pvc, {})
+    assert node.driver.context.marks.published(str(pvc.target)).fs_group_change_policy == "Always"
+    assert cluster.asked == []
+    await pvc.down()
+
+
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("runtime_class", ["kata", "plain"])
 async def test_a_part_of_a_direct_volume_is_refused_in_words(staged, cluster, several, runtime_class):

@@ -57,12 +57,14 @@ async def test_the_same_again_is_a_series(server, recorder, monkeypatch):
         recorder.tell(WEB, "NodePublishVolume", "VolumeInUse", "note")
         await asyncio.sleep(0)
     await written(recorder)
+    recorder.tell(WEB, "NodePublishVolume", "VolumeInUse", "note")
+    await written(recorder)
     assert [request.split()[0] for request in server.requests] == ["POST"]
     monkeypatch.setattr(events, "_PATCH_S", 0)
     recorder.tell(WEB, "NodePublishVolume", "VolumeInUse", "note")
     await written(recorder)
     assert [request.split()[0] for request in server.requests] == ["POST", "PATCH"]
-    assert server.bodies[-1]["series"]["count"] == 51
+    assert server.bodies[-1]["series"]["count"] == 52
     recorder.tell(WEB, "NodePublishVolume", "VolumeInUse", "another note")
     await written(recorder)
     assert server.requests[-1] == f"POST {LIST}"
