@@ -11,6 +11,7 @@ import contextlib
 import secrets
 import time
 from collections import OrderedDict
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -90,7 +91,8 @@ class EventRecorder:
             self._queue.put_nowait(told)
             told.waiting = True
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write_all())
+            # Of no call: its log lines and spans are not those of whoever told first.
+            self._writer = asyncio.create_task(self._write_all(), context=Context())
 
     async def close(self, *, within_s: float = 1.0) -> None:
         """Write what is still waiting, for at most so long, and stop."""

@@ -73,7 +73,7 @@ def _of_answer(error: Any, what: str, server: str) -> KatacsiError:  # noqa: ANN
     if status == _FORBIDDEN:
         return NotPermitted(
             f"{what}: {where} does not permit it ({words}); give the driver's ServiceAccount the rules of "
-            "docs/modes.md"
+            "docs/kubernetes.md"
         )
     if status == _NOT_FOUND and answer.get("reason") == "NotFound":
         return NotFound(f"{what}: does not exist ({words})")

@@ -63,7 +63,7 @@ async def test_a_list_is_fetched_in_pages(server, api):
     ("status", "kind", "words"),
     [
         (401, errors.NotPermitted, "does not accept the driver's token"),
-        (403, errors.NotPermitted, "docs/modes.md"),
+        (403, errors.NotPermitted, "docs/kubernetes.md"),
         (404, errors.NotFound, "does not exist"),
         (400, errors.Precondition, "refused the request"),
         (422, errors.Precondition, "refused the request"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextvars import ContextVar
 
 import pytest
 
@@ -122,6 +123,21 @@ async def test_telling_never_fails_and_never_waits(server, recorder, fault):
     assert time.monotonic() - started < 0.2
     await recorder.close(within_s=0.3)
     assert time.monotonic() - started < 1.5
+
+
+async def test_an_event_is_written_in_no_calls_name(api, recorder, monkeypatch):
+    """The log lines and spans of writing are not those of the call that happened to tell first."""
+    call = ContextVar("call", default="nobody")
+    writers = []
+
+    async def create(*_, **__):
+        writers.append(call.get())
+
+    monkeypatch.setattr(api, "create", create)
+    call.set("NodePublishVolume")
+    recorder.tell(WEB, "A", "R", "note")
+    await written(recorder)
+    assert writers == ["nobody"]
 
 
 async def test_the_end_waits_for_what_was_told(server, recorder):
