@@ -51,6 +51,10 @@ bench: venv ## Measure katacsi; never part of the tests
 bench-datapath: $(ROOT_TOOLS) venv ## Measure I/O in a guest: direct, by virtio-fs, and on the host (root)
 	@$(PYTHON) bench/datapath.py $(ARGS)
 
+.PHONY: bench-cluster
+bench-cluster: $(ROOT_TOOLS) venv ## Measure volumes in a real Kubernetes of one node, against pods without a driver (root)
+	@$(PYTHON) bench/cluster.py $(ARGS)
+
 .PHONY: lab-nested
 lab-nested: $(ROOT_TOOLS) venv ## The whole chain once: a real LV, a record, a KVM guest, a growth (root)
 	@$(PYTHON) tools/lab_nested.py $(ARGS)
