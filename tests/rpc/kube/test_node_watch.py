@@ -136,6 +136,42 @@ async def test_a_node_with_another_name_than_its_id_is_there(cluster, api, relea
     cluster.objects[paths.node("long")] = stranded.node("long", **{KEY: "node-1"})
     await watch.looks(30)
     assert (watch.writes(), watch.told) == ([], [])
+    assert f"GET {NODE}" not in cluster.requests, "the list said enough"
+
+
+async def test_the_proof_of_absence_counts_the_label_as_well(cluster, watch):
+    """A node that registers under another name between the list and the proof is there."""
+    del cluster.objects[NODE]
+    await watch.looks(10)
+
+    def registers(request):
+        if request == f"GET {NODE}":
+            cluster.objects[paths.node("long")] = stranded.node("long", **{KEY: "node-1"})
+        return 0
+
+    cluster.meanwhile = registers
+    await watch.looks()
+    assert (watch.writes(), watch.told) == ([], [])
+
+
+async def test_a_node_that_the_proof_finds_begins_anew(cluster, watch):
+    """A node that is back only for the moment of the proof has another grace period before it."""
+    gone = cluster.objects.pop(NODE)
+    await watch.looks(10)
+
+    def there_for_a_moment(request):
+        if request == f"GET {NODE}":
+            cluster.objects[NODE] = gone
+        return 0
+
+    cluster.meanwhile = there_for_a_moment
+    await watch.looks()
+    del cluster.objects[NODE]
+    cluster.meanwhile = lambda request: 0
+    await watch.looks(10)
+    assert (watch.writes(), watch.told) == ([], [])
+    await watch.looks()
+    assert f"DELETE {PV}" in watch.writes()
 
 
 async def test_a_node_that_comes_back_within_the_grace_period_keeps_all(cluster, watch):

@@ -88,7 +88,9 @@ def test_every_alert_is_named_on_the_page():
         "KatacsiPoolLowOnRoom": "little room",
         "KatacsiInternalErrors": "calls that end in INTERNAL",
         "KatacsiGrowthPending": "growths that wait",
+        "KatacsiNodeGone": "nodes that are gone",
     }
-    (rule,) = of_kind(rendered({"metrics": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
+    values = {"metrics": {"prometheusRule": {"enabled": True}}, "watchNodes": {"enabled": True}}
+    (rule,) = of_kind(rendered(values), "PrometheusRule")
     assert {each["alert"] for group in rule["spec"]["groups"] for each in group["rules"]} == set(words)
     assert all(each in PAGE for each in words.values())
