@@ -262,7 +262,7 @@ async def _start_metrics(workflows: Workflows, stack: AsyncExitStack) -> None:
     context = workflows.context
     if context.settings.metrics.address is None:
         return
-    pages = _inventory(context, stack)
+    pages = _inventory(workflows, stack)
     make = partial(serve_metrics, context.metrics.registry, refresh=partial(refresh, context), pages=pages)
     await start_page("metrics", context.settings.metrics.address, make, stack)
 
@@ -283,15 +283,15 @@ async def _start_registration(
     stack.push_async_callback(registrar.close)
 
 
-def _inventory(context: Context, stack: AsyncExitStack) -> dict[str, Page]:
+def _inventory(workflows: Workflows, stack: AsyncExitStack) -> dict[str, Page]:
     """Give the page of the inventory, where one is configured."""
-    settings = context.settings.metrics
+    settings = workflows.context.settings.metrics
     if not settings.inventory:
         return {}
     # Only here: most drivers show none, and need not carry what draws it.
     from katacsi.inventory.answering import InventoryPage  # noqa: PLC0415
     from katacsi.inventory.looking import Lookout  # noqa: PLC0415
 
-    lookout = Lookout(context, katacsi.__version__)
+    lookout = Lookout(workflows.context, katacsi.__version__, orphans=workflows.orphans)
     stack.push_async_callback(lookout.close)
     return {"/volumes": InventoryPage(lookout, only_local=not settings.inventory_anywhere)}

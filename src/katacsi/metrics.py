@@ -96,6 +96,12 @@ class Metrics(_Counted):
     pool_available_bytes: Gauge = _made(
         Gauge, "pool_available_bytes", "Room for new volumes in a pool.", "pool"
     )
+    orphaned_volumes: Gauge = _made(
+        Gauge,
+        "orphaned_volumes",
+        "Volumes on this node to which no PersistentVolume of the cluster leads, as of the last look.",
+        "pool",
+    )
     pending_growths: Gauge = _made(
         Gauge,
         "pending_growths",

@@ -78,6 +78,20 @@ class KubeSettings(_Section):
     runtime_class_cache: float = Field(
         default=60, ge=0, description="Seconds for which the handler of a RuntimeClass is remembered."
     )
+    cluster_name: str = Field(
+        default="",
+        description="What to call this cluster in the volumes that are made for it. A volume without a "
+        "PersistentVolume is an orphan only where it was made for the cluster of this name; give one where a "
+        "pool's disk may have volumes of another cluster.",
+        pattern=r"^([a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?)?$",
+    )
+    orphan_interval: float = Field(
+        default=3600,
+        ge=0,
+        description="Seconds between two looks for volumes on this node that have no PersistentVolume; 0: "
+        "never. A look costs a GET for each volume that is not in use here, and a list of the "
+        "PersistentVolumes where one of them finds none.",
+    )
     events: bool = Field(
         default=True,
         description="Write an Event on the pod, or on the PVC, for every refusal that a person has to act "

@@ -36,6 +36,7 @@ class StandIn:
         self.pods: dict[str, Pod] = {}
         self.handlers: dict[str, str] = {"kata": "kata-qemu", "plain": "runc"}
         self.bound: dict[str, str] = {}
+        self.handles: set[str] = set()
 
     # -- what a test puts into it ----------------------------------------------------------------------
 
@@ -80,6 +81,11 @@ class StandIn:
         """Give the claim that the test bound a PersistentVolume to."""
         self._ask("claim_of")
         return self.bound[persistent_volume]
+
+    async def without_persistent_volume(self, driver: str, volumes: Mapping[str, str]) -> frozenset[str]:
+        """Say which have no handle that the test put into `handles`."""
+        self._ask("without_persistent_volume")
+        return frozenset(volumes) - self.handles
 
     def tell(self, about: ObjectRef, action: str, reason: str, note: str) -> None:
         """Note it."""

@@ -20,12 +20,15 @@ from katacsi.cli.output import Output, output_option, print_facts, print_json, p
 from katacsi.errors import KatacsiError, SettingsError
 from katacsi.inventory import collecting, views
 from katacsi.inventory.views import Detail, View
+from katacsi.metrics import Metrics
+from katacsi.volumes import orphans
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from katacsi.settings import Settings
     from katacsi.volumes.pools import Pools
+    from katacsi.volumes.publish.marks import Marks
 
 
 @click.group()
@@ -42,7 +45,8 @@ def list_(config: Path, only: str | None, output: Output) -> None:
 
     FORMAT says how far the filesystem has come; USED BY how a pod has the volume: direct (a Kata guest),
     host or block. NOTES: guest-written (the host kernel does not mount it any more), grows-to (the
-    filesystem follows when the pod is restarted), copy (it began as a copy). A pool that cannot be read is
+    filesystem follows when the pod is restarted), copy (it began as a copy), orphan (with kube.enabled: no
+    PersistentVolume leads to it; katacsi never deletes it by itself). A pool that cannot be read is
     named on stderr, the others are listed, and the exit code is 1.
     """
     logs.configure("error", "console")
@@ -104,7 +108,23 @@ async def _list(loaded: Settings, only: str | None) -> tuple[list[View], list[Ka
                 errors.append(error)
     finally:
         await pools.close()
-    return found, errors
+    return await _with_orphans(loaded, found, marks), errors
+
+
+async def _with_orphans(loaded: Settings, found: list[View], marks: Marks) -> list[View]:
+    """Ask the cluster which of the volumes are orphans, where it may be asked at all."""
+    cluster = app.cluster_of(loaded, platform.node() or "localhost", Metrics.create())
+    if cluster is None:
+        return found
+    try:
+        await cluster.start()
+        ids = await orphans.among([view.volume for view in found], marks, loaded, cluster)
+    except KatacsiError as error:
+        click.echo(f"Note: which volumes are orphans is not known: {error.message}", err=True)
+        return found
+    finally:
+        await cluster.close()
+    return collecting.marked(found, ids)
 
 
 async def _show(loaded: Settings, wanted: str) -> tuple[View, Detail]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from katacsi.errors import KatacsiError, NotFound
@@ -11,6 +12,8 @@ from katacsi.model import MalformedId, VolumeId
 from katacsi.volumes.publish.marks import Marks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from katacsi.backends.api import Backend, Volume
     from katacsi.settings import Settings
     from katacsi.volumes.pools import Pool, Pools
@@ -58,6 +61,13 @@ def view(volume: Volume, marks: Marks) -> View:
     """Give a volume with the places where this node has it."""
     volume_id = str(volume.id)
     return View(volume, marks.stagings_of(volume_id), marks.targets_of(volume_id))
+
+
+def marked(found: Sequence[View], orphans: frozenset[str] | None) -> list[View]:
+    """Give volumes with the word whether they are orphans, by the ids of those that are; None: not known."""
+    return [
+        replace(one, orphaned=None if orphans is None else str(one.volume.id) in orphans) for one in found
+    ]
 
 
 async def find(pools: Pools, wanted: str) -> tuple[Backend, Volume]:

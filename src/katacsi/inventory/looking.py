@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from katacsi.backends.api import Capacity
     from katacsi.inventory.views import View
     from katacsi.volumes.context import Context
+    from katacsi.volumes.orphans import Orphans
     from katacsi.volumes.pools import Pool
     from katacsi.volumes.publish.marks import Published, Staged
 
@@ -76,8 +77,16 @@ class Inventory:
 class Lookout:
     """Takes inventories. A look at a pool that hangs goes on alone, and no second one joins it."""
 
-    def __init__(self, context: Context, version: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        context: Context,
+        version: str,
+        *,
+        orphans: Orphans | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._context = context
+        self._orphans = orphans
         self._version = version
         self._patience_s = patience_s
         self._looks: dict[str, asyncio.Task[PoolView]] = {}
@@ -120,6 +129,8 @@ class Lookout:
             # A backend of another package may raise anything; the other pools are shown all the same.
             log.exception("pool cannot be shown", pool=pool.name)
             return _unusable(pool, f"pool {pool.name!r}: {type(error).__name__}; see the driver's log")
+        if self._orphans is not None:
+            volumes = collecting.marked(volumes, self._orphans.known)
         scope = pool.scope.value
         return PoolView(pool.name, pool.backend_name, scope, tuple(volumes), complete, capacity)
 

@@ -103,7 +103,7 @@ def _pool_row(pool: PoolView) -> tuple[str, ...]:
 def _volume_row(view: View, now: float) -> tuple[str, ...]:
     volume = view.volume
     pending = volume.facts.pending_size
-    notes = [note for note in views.notes_of(volume) if not note.startswith("grows-to")]
+    notes = [note for note in views.notes_of(view) if not note.startswith("grows-to")]
     condition = volume.condition
     return (
         _text(volume.csi_name) + _small(str(volume.id)),
@@ -134,8 +134,10 @@ def _unseen_row(mark: Staged | Published) -> tuple[str, ...]:
 def _summary(inventory: Inventory, shown: Sequence[View]) -> str:
     published = sum(bool(view.published) for view in shown)
     abnormal = sum(view.volume.condition.abnormal for view in shown)
+    orphans = sum(view.orphaned is True for view in shown)
     pending = sum(view.volume.facts.pending_size > 0 for view in shown)
-    words = f"{len(shown)} shown: {published} in pods, {abnormal} abnormal, {pending} to grow."
+    words = f"{len(shown)} shown: {published} in pods, {abnormal} abnormal, {pending} to grow"
+    words += f", {orphans} without a PersistentVolume." if orphans else "."
     if not all(pool.complete for pool in inventory.pools):
         words += (
             f" There are more: the page ends after {MOST_VOLUMES}. "

@@ -21,11 +21,15 @@ _AGES = ((86400, "d"), (3600, "h"), (60, "m"))
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A volume, and where this node has it."""
+    """A volume, and where this node has it.
+
+    `orphaned`: no PersistentVolume of the cluster leads to it; None: nobody asked, or could tell.
+    """
 
     volume: Volume
     staged: list[Staged]
     published: list[Published]
+    orphaned: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ def row(view: View, now: float) -> tuple[str, ...]:
         format_size(volume.size_bytes),
         format_of(volume),
         used_by(view),
-        ", ".join(notes_of(volume)),
+        ", ".join(notes_of(view)),
         condition_of(volume),
         age_of(volume.created_at, now),
     )
@@ -77,10 +81,10 @@ def used_by(view: View) -> str:
     return "staged" if view.staged else ""
 
 
-def notes_of(volume: Volume) -> list[str]:
+def notes_of(view: View) -> list[str]:
     """Say what is special about the volume, a few words each."""
-    facts = volume.facts
-    notes = []
+    volume, facts = view.volume, view.volume.facts
+    notes = ["orphan"] if view.orphaned else []
     if facts.guest_written:
         notes.append("guest-written")
     if facts.pending_size:
@@ -116,7 +120,7 @@ def facts(view: View, detail: Detail, now: float) -> list[tuple[str, str]]:
         ("Size", f"{format_size(volume.size_bytes)} ({volume.size_bytes} bytes)"),
         ("Filesystem", " ".join(filter(None, (format_of(volume), known.fs_uuid)))),
         ("Source", str(volume.source.id) if volume.source else ""),
-        ("Notes", ", ".join(notes_of(volume))),
+        ("Notes", ", ".join(notes_of(view))),
         ("Device", str(detail.device.path) if detail.device else "not attached here"),
         *(("Staged", staged.path) for staged in view.staged),
         *(("Published", _published(published)) for published in view.published),
@@ -158,6 +162,7 @@ def as_json(view: View) -> dict[str, Any]:
         "attributes": dict(volume.attributes),
         "condition": {"abnormal": volume.condition.abnormal, "message": volume.condition.message},
         "created_at": volume.created_at,
+        "orphaned": view.orphaned,
         "devices": list(devices(view)),
         "staged": [staged.path for staged in view.staged],
         "published": [published_as_json(published) for published in view.published],

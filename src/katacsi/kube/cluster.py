@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from katacsi.errors import NotFound, Precondition
 from katacsi.kube import paths
@@ -13,7 +13,7 @@ from katacsi.kube.events import EventRecorder
 from katacsi.kube.objects import Claim, ObjectRef, Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from katacsi.settings import KubeSettings
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 def api_of(settings: KubeSettings, observe: Callable[[str, str, float], None]) -> ClusterApi:
     """Give the client that is configured; `observe` as `ClusterApi` has it."""
     return ClusterApi(credentials_of(settings), timeout_s=settings.timeout, observe=observe)
+
+
+def _handle(driver: str, persistent_volume: Mapping[str, Any]) -> str:
+    """Give the volume's id in a PersistentVolume, if it is one of this driver."""
+    said = (persistent_volume.get("spec") or {}).get("csi") or {}
+    return str(said.get("volumeHandle") or "") if said.get("driver") == driver else ""
 
 
 class KubeCluster:
@@ -138,6 +144,27 @@ class KubeCluster:
         if not claim:
             raise Precondition(f"{what}: is bound to no claim")
         return str(claim)
+
+    async def without_persistent_volume(self, driver: str, volumes: Mapping[str, str]) -> frozenset[str]:
+        """Say to which volumes of a driver no PersistentVolume leads.
+
+        One GET each, by the name that the provisioner gives it. Only where one finds none all are listed: a
+        person may have made it under another name.
+        """
+        missing = {
+            volume_id for volume_id, name in volumes.items() if not await self._leads(driver, volume_id, name)
+        }
+        if missing:
+            async for found in self._api.list(paths.persistent_volumes(), what="PersistentVolumes"):
+                missing.discard(_handle(driver, found))
+        return frozenset(missing)
+
+    async def _leads(self, driver: str, volume_id: str, name: str) -> bool:
+        try:
+            found = await self._api.get(paths.persistent_volume(name), what=f"PV {name}")
+        except (NotFound, Precondition):  # or it cannot be the name of one
+            return False
+        return _handle(driver, found) == volume_id
 
     def tell(self, about: ObjectRef, action: str, reason: str, note: str) -> None:
         """Have an Event written on an object, soon; never fails, never waits."""

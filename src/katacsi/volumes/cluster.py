@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from katacsi.kube.objects import Claim, ObjectRef, Pod
 
 
@@ -54,6 +56,15 @@ class Cluster(Protocol):
 
         Raises:
             Precondition: there is none.
+        """
+
+    async def without_persistent_volume(self, driver: str, volumes: Mapping[str, str]) -> frozenset[str]:
+        """Say to which volumes of a driver no PersistentVolume leads.
+
+        Args:
+            driver: the CSI driver's name.
+            volumes: ids, with the names that the volumes were made under: a provisioner gives its
+                PersistentVolume the same.
         """
 
     def tell(self, about: ObjectRef, action: str, reason: str, note: str) -> None:

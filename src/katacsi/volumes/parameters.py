@@ -29,6 +29,9 @@ FILESYSTEM = "filesystem"
 DIRECT_FROM = "direct-from"
 CLAIM = "claim"
 
+#: The stored attribute that remembers the setting `kube.cluster_name` of the driver that made the volume.
+CLUSTER = "cluster"
+
 _CONTEXT_KEYS = (DIRECT, FS_GROUP_CHANGE_POLICY, MKFS_OPTIONS)
 
 
@@ -44,7 +47,7 @@ class Parameters:
     backend_name: str = ""
     asked_by_claim: bool = False
 
-    def attributes(self, filesystem: str) -> dict[str, str]:
+    def attributes(self, filesystem: str, cluster: str = "") -> dict[str, str]:
         """Give what has to be remembered with the volume."""
         chosen = {
             DIRECT: self.asked.value,
@@ -52,6 +55,7 @@ class Parameters:
             FS_GROUP_CHANGE_POLICY: self.fs_group_change_policy,
             MKFS_OPTIONS: self.mkfs_options,
             FILESYSTEM: filesystem,
+            CLUSTER: cluster,
         }
         return {key: value for key, value in chosen.items() if value}
 

@@ -82,7 +82,8 @@ class Provisioning:
                     chosen = await claims.overlaid(cluster, claim, chosen, existing)
                     for capability in request.capabilities:
                         capabilities.check(capability, chosen.asked)
-                wanted = CreateRequest(request.name, size, chosen.backend, chosen.attributes(fs_type))
+                attributes = chosen.attributes(fs_type, self._context.settings.kube.cluster_name)
+                wanted = CreateRequest(request.name, size, chosen.backend, attributes)
                 if request.source is None:
                     being_made = self._room.being_made(pool.name, request.name, size.required)
                     with being_made, tracing.span("create"):
@@ -249,6 +250,8 @@ def _check_same_wishes(volume: Volume, wanted: CreateRequest, request: CreateVol
         # The choice was ours; the default may have been another one when the volume was made.
         wishes[parameters.FILESYSTEM] = had[parameters.FILESYSTEM]
     wishes = claims.as_first_read(wishes, had)
+    # What its cluster was called when it was made is no wish.
+    wishes, had = ({k: v for k, v in each.items() if k != parameters.CLUSTER} for each in (wishes, had))
     if had != wishes:
         raise AlreadyExists(
             f"volume {volume.id}: exists, made for {had or 'raw use'}, and {wishes or 'raw use'} is asked "

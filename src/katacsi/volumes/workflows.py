@@ -10,6 +10,7 @@ from katacsi.volumes.expansion import Expansion
 from katacsi.volumes.formatting import Formatter
 from katacsi.volumes.growth import Growth
 from katacsi.volumes.node import NodeIdentity
+from katacsi.volumes.orphans import Orphans
 from katacsi.volumes.provisioning import Provisioning
 from katacsi.volumes.publish.block import BlockRoute
 from katacsi.volumes.publish.direct import DirectRoute
@@ -41,6 +42,7 @@ class Workflows:
     expansion: Expansion
     usage: UsageReader
     node: NodeIdentity
+    orphans: Orphans | None
 
     @classmethod
     def of(cls, context: Context) -> Workflows:
@@ -64,6 +66,7 @@ class Workflows:
             expansion=Expansion(context, growth, direct_route),
             usage=UsageReader(context),
             node=NodeIdentity(context),
+            orphans=None if context.cluster is None else Orphans(context, context.cluster),
         )
 
     @property
@@ -78,9 +81,13 @@ class Workflows:
         await self.context.pools.start()
         await self.context.marks.load()
         await reconcile(self.context, self.unpublishing)
+        if self.orphans is not None:
+            self.orphans.start()
 
     async def close(self) -> None:
         """Let go of the pools and the cluster; volumes stay as they are."""
+        if self.orphans is not None:
+            await self.orphans.close()
         await self.context.pools.close()
         if self.context.cluster is not None:
             await self.context.cluster.close()

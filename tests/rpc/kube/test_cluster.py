@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from katacsi.errors import NotPermitted, Precondition, Unavailable
+from katacsi.errors import NotFound, NotPermitted, Precondition, Unavailable
 from katacsi.kube import paths
 from katacsi.kube.cluster import KubeCluster
 from katacsi.kube.objects import CLAIM, POD, ObjectRef
@@ -157,3 +157,47 @@ async def test_a_server_that_will_not_say_is_never_taken_for_no(server, objects,
     ):
         with pytest.raises(error, match=named):
             await ask
+
+
+DRIVER, HANDLE = "local.katacsi.io", "v1:default:0a1b2c3d:pvc-1"
+EVERY = paths.persistent_volumes()
+
+
+def pv(handle: str, *, driver: str = DRIVER) -> dict:
+    """A PersistentVolume that leads to a volume."""
+    return {"spec": {"csi": {"driver": driver, "volumeHandle": handle}}}
+
+
+async def test_a_volume_with_its_pv_costs_one_request(server, cluster):
+    """The provisioner's PersistentVolume has the volume's name and its id; nothing is listed."""
+    server.objects[paths.persistent_volume("pvc-1")] = pv(HANDLE)
+    assert await cluster.without_persistent_volume(DRIVER, {HANDLE: "pvc-1"}) == frozenset()
+    assert server.requests == [f"GET {paths.persistent_volume('pvc-1')}"]
+
+
+@pytest.mark.parametrize("name", ["pvc-1", "no name in Kubernetes/at all"])
+async def test_a_pv_of_another_name_leads_to_its_volume(server, cluster, name):
+    """A person made it anew under another name: the list of all is looked through before a word is said."""
+    server.objects[EVERY] = {"items": [pv("another"), {"spec": {"nfs": {}}}, pv(HANDLE), {"spec": None}]}
+    assert await cluster.without_persistent_volume(DRIVER, {HANDLE: name}) == frozenset()
+    assert server.requests[-1] == f"GET {EVERY}"
+
+
+async def test_what_no_pv_leads_to_is_named(server, cluster):
+    """One of the name that leads elsewhere, or that is another driver's, does not count."""
+    server.objects[paths.persistent_volume("pvc-1")] = pv("another")
+    server.objects[paths.persistent_volume("pvc-2")] = pv("second")
+    server.objects[EVERY] = {"items": [pv("second"), pv(HANDLE, driver="other.example")]}
+    asked = {HANDLE: "pvc-1", "second": "pvc-2", "third": "pvc-3"}
+    assert await cluster.without_persistent_volume(DRIVER, asked) == {HANDLE, "third"}
+
+
+@pytest.mark.parametrize("at", ["get", "list"])
+async def test_without_an_answer_nobody_is_called_an_orphan(server, cluster, at):
+    """The server fails, or forbids the list: an error, never an empty answer."""
+    if at == "get":
+        server.failing = 503
+    else:
+        server.objects.pop(EVERY, None)  # 404, as of a kind that one may not see
+    with pytest.raises((Unavailable, NotFound)):
+        await cluster.without_persistent_volume(DRIVER, {HANDLE: "pvc-1"})
