@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from grpclib.client import Channel
+from grpclib.encoding.proto import ProtoCodec
 
 from katacsi._gen.csi import v1 as csi
 from katacsi.rpc.client import RpcError, Surfacing
@@ -43,7 +44,7 @@ class Client:
     """
 
     def __init__(self, path: Path, *, timeout_s: float = 60) -> None:
-        self._channel = Channel(path=str(path))
+        self._channel = Channel(path=str(path), codec=ProtoCodec())  # see `katacsi.rpc.server`
         self.identity: csi.IdentityStub = _Identity(self._channel, timeout=timeout_s)
         self.controller: csi.ControllerStub = _Controller(self._channel, timeout=timeout_s)
         self.node: csi.NodeStub = _Node(self._channel, timeout=timeout_s)

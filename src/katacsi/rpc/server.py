@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from grpclib.const import Cardinality, Handler, Status
+from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
@@ -109,7 +110,8 @@ class DrainingServer(Server):
     def __init__(
         self, services: Collection[IServable], *, interceptor: Interceptor, changes: Changes
     ) -> None:
-        super().__init__(services)
+        # With its own choice grpclib imports google.rpc where that is installed, for 2 MiB and in vain.
+        super().__init__(services, codec=ProtoCodec())
         self._mapping = _Methods(self._mapping)
         self._interceptor = interceptor
         self._changes = changes

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: What a node process has no use for.
 FORBIDDEN = (
     "rich", "pygments", "markdown_it", "kubernetes", "aiohttp", "urllib3", "opentelemetry",
-    "prometheus_client.twisted",
+    "google", "requests", "prometheus_client.twisted",
     "katacsi.demo", "katacsi.doctor", "katacsi.testing", "katacsi.cli.volumes", "katacsi.cli.direct_volume",
     "katacsi.cli.backends", "katacsi.cli.config", "katacsi.cli.schema", "katacsi.cli.output",
     "katacsi.inventory", "katacsi.kube.client",
