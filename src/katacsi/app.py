@@ -125,7 +125,7 @@ def cluster_of(settings: Settings, node_id: str, metrics: Metrics) -> Cluster | 
     """Give what asks the Kubernetes API, if it is enabled; others do not carry its 7 MiB."""
     if not settings.kube.enabled:
         return None
-    from katacsi.kube.cluster import KubeCluster  # noqa: PLC0415  # that is how they do not
+    from katacsi.kube.cluster import KubeCluster  # noqa: PLC0415  # so that they do not
 
     return KubeCluster.of(
         settings.kube,
