@@ -242,7 +242,8 @@ refresh_locks() {
         say "wrote $lock"
     }
     compile locks/dev.txt --upgrade --group dev --extra testing --extra tracing pyproject.toml </dev/null
-    compile locks/run.txt --upgrade pyproject.toml </dev/null
+    # The image's: a value of the chart turns traces on, so what sends them is there.
+    compile locks/run.txt --upgrade --extra tracing pyproject.toml </dev/null
     # What the image's build stage builds the wheel with, in the same versions as .venv.
     compile locks/build.txt --constraint locks/dev.txt - <<<hatchling
     # These move only when somebody writes another number: UV_VERSION=… make lock

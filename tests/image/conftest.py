@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,7 +51,7 @@ def runc() -> Path:
 def container(image: Image, runc: Path, scratch: Path) -> Callable[..., Container]:
     """Make containers of the image: `container("--version")`."""
 
-    def make(*words: str) -> Container:
-        return Container(image, runc, scratch, image.command(*words))
+    def make(*words: str, **wishes: Any) -> Container:
+        return Container(image, runc, scratch, image.command(*words), **wishes)
 
     return make

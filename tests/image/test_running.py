@@ -29,7 +29,7 @@ IMPORT_ALL = """
 import importlib, pkgutil, katacsi
 from katacsi.kube import library
 for module in pkgutil.walk_packages(katacsi.__path__, "katacsi."):
-    if not module.name.startswith(("katacsi.testing", "katacsi.demo", "katacsi.__main__")):
+    if not module.name.startswith(("katacsi.testing", "katacsi.__main__")):
         importlib.import_module(module.name)
 library.library(), library.load_kube_config()
 import sys
@@ -81,6 +81,20 @@ def test_commands(container, words):
     answer = container(*words.split()).run()
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout
+
+
+@pytest.mark.parametrize("words", ["--version", "watch-nodes --help", "config schema"])
+def test_it_needs_no_rights_by_itself(container, words):
+    """What asks the API only, such as watch-nodes, runs as nobody, without a capability."""
+    answer = container(*words.split(), privileged=False).run()
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout
+
+
+def test_the_demo_runs_in_it(container, scratch):
+    """Who has only the image sees the whole life of a volume by it."""
+    answer = container("demo", "--scratch", str(scratch), seen=[scratch]).run()
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_every_program_starts(driver):

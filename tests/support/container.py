@@ -61,16 +61,33 @@ class Image:
 
 
 class Container:
-    """A container of the image. Its process ends with `runc run`, and nothing of it is left."""
+    """A container of the image. Its process ends with `runc run`, and nothing of it is left.
+
+    Args:
+        image, runc: what is run, and by which program.
+        scratch: an existing folder for what runc needs.
+        argv: the command line of its process.
+        seen: folders of the machine that it has at the same paths.
+        privileged: whether it is root with all capabilities; else nobody, with none.
+    """
 
     def __init__(
-        self, image: Image, runc: Path, scratch: Path, argv: Sequence[str], seen: Sequence[Path] = ()
+        self,
+        image: Image,
+        runc: Path,
+        scratch: Path,
+        argv: Sequence[str],
+        *,
+        seen: Sequence[Path] = (),
+        privileged: bool = True,
     ) -> None:
         self.name = f"katacsi-{uuid.uuid4().hex[:12]}"
         self._bundle = scratch / self.name
         self._bundle.mkdir()
         self._runc = [str(runc), "--root", str(scratch / "runc")]
         specification = _specification(image, argv, seen, self.name)
+        if not privileged:
+            specification["process"] |= {"user": {"uid": 65534, "gid": 65534}, "capabilities": {}}
         (self._bundle / "config.json").write_text(json.dumps(specification))
 
     @property
@@ -121,7 +138,9 @@ class ContainedDriver(Driver):
             "--node-id",
             "node-1",
         )
-        self.container = Container(image, runc, bundles, image.command(*map(str, serve)), [scratch, self.run])
+        self.container = Container(
+            image, runc, bundles, image.command(*map(str, serve)), seen=[scratch, self.run]
+        )
         self._argv = self.container.argv
 
     def __enter__(self) -> ContainedDriver:
