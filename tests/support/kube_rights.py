@@ -48,7 +48,7 @@ CLUSTER_RULES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "katacsi": [
         ("", "persistentvolumeclaims", "get"),
-        ("", "persistentvolumes", "get"),
+        ("", "persistentvolumes", "get list"),
         ("", "pods", "get"),
         ("node.k8s.io", "runtimeclasses", "get list"),
         ("", "events", "create patch"),

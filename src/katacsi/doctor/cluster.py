@@ -46,7 +46,11 @@ async def find(settings: KubeSettings) -> ClusterFacts | Unread:
     api = ClusterApi(credentials_of(settings), timeout_s=settings.timeout)
     try:
         await api.start()
-        rules = (*access.NEEDED, *(access.FOR_EVENTS if settings.events else ()))
+        rules = (
+            *access.NEEDED,
+            *(access.FOR_ORPHANS if settings.orphan_interval else ()),
+            *(access.FOR_EVENTS if settings.events else ()),
+        )
         lacking = await access.missing(api, rules)
         return ClusterFacts(api.server, missing=tuple(f"{rule} ({rule.why})" for rule in lacking))
     except SettingsError as error:

@@ -33,6 +33,9 @@ NEEDED: Final = (
     Rule("get", "", "persistentvolumes", "to tell the claims of a pod apart"),
     Rule("get", "node.k8s.io", "runtimeclasses", "to tell whether a pod runs in Kata"),
 )
+FOR_ORPHANS: Final = (
+    Rule("list", "", "persistentvolumes", "to tell which volumes have none; not with kube.orphan_interval 0"),
+)
 FOR_EVENTS: Final = (
     Rule("create", "events.k8s.io", "events", "to say on a pod or claim why it waits"),
     Rule("patch", "events.k8s.io", "events", "to count what is said again"),

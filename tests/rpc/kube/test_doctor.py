@@ -28,12 +28,15 @@ async def test_a_server_that_permits_everything_is_fine(server, settings):
     verdict, words = await said(settings)
     assert verdict is Verdict.OK
     assert f"https://127.0.0.1:{server.port}" in words
-    assert len(server.requests) == 6
+    assert len(server.requests) == 7
 
 
 @pytest.mark.parametrize(
     "rule",
-    ["get pods", "get persistentvolumeclaims", "get persistentvolumes", "get runtimeclasses", "patch events"],
+    [
+        *("get pods", "get persistentvolumeclaims", "get persistentvolumes", "get runtimeclasses"),
+        *("list persistentvolumes", "patch events"),
+    ],
 )
 async def test_a_missing_rule_is_named(server, settings, rule):
     """An account that lacks a rule would fail at the first claim or pod; doctor says which, and what for."""
@@ -47,6 +50,13 @@ async def test_rules_for_events_are_needed_where_events_are_written(server, sett
     """With `kube.events: false` nobody misses them."""
     server.forbidden.add("create events")
     verdict, _ = await said(settings.model_copy(update={"events": False}))
+    assert verdict is Verdict.OK
+
+
+async def test_the_rule_for_orphans_is_needed_where_they_are_looked_for(server, settings):
+    """With `kube.orphan_interval: 0` nobody misses it."""
+    server.forbidden.add("list persistentvolumes")
+    verdict, _ = await said(settings.model_copy(update={"orphan_interval": 0}))
     assert verdict is Verdict.OK
 
 

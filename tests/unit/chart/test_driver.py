@@ -300,4 +300,5 @@ def test_the_driver_may_do_what_it_asks_and_no_more():
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert given == {(rule.verb, rule.group, rule.resource) for rule in (*access.NEEDED, *access.FOR_EVENTS)}
+    needed = (*access.NEEDED, *access.FOR_ORPHANS, *access.FOR_EVENTS)
+    assert given == {(rule.verb, rule.group, rule.resource) for rule in needed}
