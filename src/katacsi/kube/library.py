@@ -14,12 +14,13 @@ import importlib.util
 import logging
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
+
+from katacsi.standins import module, package, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,26 +109,18 @@ def load_kube_config() -> Any:  # noqa: ANN401  # the library's coroutine functi
         return importlib.import_module(f"{_ROOT}.config.kube_config").load_kube_config
 
 
-@contextmanager
-def _stand_ins() -> Iterator[None]:
+def _stand_ins() -> AbstractContextManager[None]:
     """Have packages without content in the place of the library's, unless somebody imported it already."""
     if _ROOT in sys.modules:
-        yield
-        return
+        return nullcontext()
     found = importlib.util.find_spec(_ROOT)
     if found is None or found.origin is None:
         raise ModuleNotFoundError(f"{_ROOT} is not installed; install katacsi with its dependencies")
     folder = Path(found.origin).parent
-    names = [_ROOT, *(f"{_ROOT}.{package}" for package in _PACKAGES)]
-    for name in names:
-        package = ModuleType(name)
-        package.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
-        sys.modules[name] = package
-    if _UNUSED not in sys.modules:
-        names.append(_UNUSED)
-        sys.modules[_UNUSED] = ModuleType(_UNUSED)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
+    return standing_in(
+        (
+            package(_ROOT, str(folder)),
+            *(package(f"{_ROOT}.{name}", str(folder / name)) for name in _PACKAGES),
+            module(_UNUSED),
+        )
+    )
