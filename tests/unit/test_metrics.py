@@ -20,6 +20,7 @@ def test_every_name_is_ours_and_explained():
         "katacsi_formats",
         "katacsi_pool_available_bytes",
         "katacsi_pending_growths",
+        "katacsi_orphaned_volumes",
     }
     assert all(family.documentation for family in families)
     (build,) = (family.samples[0].labels for family in families if family.name == "katacsi_build")
