@@ -58,6 +58,8 @@ def test_no_room_is_forgotten_by_a_rule():
     for name, may in (
         ("gRPC and protobuf stop at the door", {"app", "kubelet", "csi", "rpc", "testing"}),
         ("Only host touches the kernel", {"host", "demo", "testing"}),
+        ("Only kube speaks to the Kubernetes API", {"kube"}),
+        ("Only otlp speaks OpenTelemetry", {"otlp"}),
     ):
         under = {module.removeprefix("katacsi.") for module in contract(name)["source_modules"]}
         assert rooms() - under == may
