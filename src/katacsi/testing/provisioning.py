@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from katacsi.backends import registry
-from katacsi.backends.api import FormatState
+from katacsi.backends.api import FormatState, Reserving
 from katacsi.errors import (
     AlreadyExists,
     InvalidRequest,
@@ -197,6 +197,17 @@ class ProvisioningTests(ConformanceKit):
         while (after := await pool.backend.capacity(self.parameters)).available_bytes < wanted:
             assert time.monotonic() < deadline, f"{after} after {before}"
             await asyncio.sleep(0.05)
+
+    async def test_the_room_of_a_volume_is_reserved_once(self, pool: PoolUnderTest) -> None:
+        """A backend that says whose room it has taken says so from the volume's making to its removal."""
+        if not isinstance(pool.backend, Reserving):
+            pytest.skip("no such feature: Reserving")
+        assert not await pool.backend.reserved("a")
+        volume = await pool.create("a")
+        assert await pool.backend.reserved("a")
+        assert not await pool.backend.reserved("b")
+        await pool.delete(volume.id)
+        assert not await pool.backend.reserved("a")
 
     async def test_more_than_there_is_is_refused(self, pool: PoolUnderTest) -> None:
         """What the pool cannot give is refused before anything is made; the largest it offers is made."""
