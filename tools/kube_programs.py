@@ -18,11 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from debian_packages import alone
 from gotools import CACHE, TREE, Unavailable, find_go, go_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MODULE = TREE / "tools" / "kube"
 #: The release that the module's `go` line asks for.
@@ -65,8 +70,11 @@ def versions() -> dict[str, str]:
 def link_flags(name: str) -> str:
     """Return the linker flags of a program; they give it the version that it prints."""
     version = versions()[PROGRAMS[name].module]
-    if name != "kube":
-        return f"-s -w -X main.version={version}"
+    return kubernetes_flags(version) if name == "kube" else f"-s -w -X main.version={version}"
+
+
+def kubernetes_flags(version: str) -> str:
+    """Return the linker flags of a program that is Kubernetes' own."""
     major, minor, _ = version[1:].split(".", 2)
     stamps = {
         "gitVersion": version,
@@ -111,7 +119,74 @@ def programs() -> Path:
 
 
 def _build(folder: Path) -> None:
-    """Build in a scratch folder, then rename: all programs are there, or none."""
+    """Build all programs, and copy the CRDs."""
+    with workshop(folder, MODULE) as shop:
+        _say("downloading half a GiB of modules; building them takes 15 minutes of a processor, once")
+        shop.go("mod", "download", what="downloading the modules (GOPROXY)")
+        _copy_crds(shop, shop.finished / "crds")
+        for program, what in PROGRAMS.items():
+            shop.build(program, what.package, link_flags(program))
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A scratch folder in which a Go module of ours is built."""
+
+    scratch: Path
+    module: Path
+    compiler: str
+
+    @property
+    def finished(self) -> Path:
+        """Return the folder that is kept."""
+        return self.scratch / "finished"
+
+    def go(self, *arguments: str, what: str) -> str:
+        """Run a command of Go in the module, and return what it printed.
+
+        Raises:
+            Unavailable: it failed.
+        """
+        answer = subprocess.run(
+            [self.compiler, *arguments],
+            cwd=self.module,
+            # Writable modules, so that the scratch folder can be removed.
+            env=os.environ
+            | go_variables()
+            | {
+                "GOFLAGS": "-modcacherw",
+                "GOMODCACHE": str(self.scratch / "modules"),
+                "GOCACHE": str(self.scratch / "compiled"),
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if answer.returncode:
+            raise Unavailable(f"{what} failed:\n{answer.stderr[-4000:].strip()}")
+        return answer.stdout
+
+    def build(self, name: str, package: str, link: str) -> None:
+        """Build a program into `bin`.
+
+        Raises:
+            Unavailable: it does not compile.
+        """
+        began = time.monotonic()
+        output = str(self.finished / "bin" / name)
+        options = ("-trimpath", "-buildvcs=false", f"-ldflags={link}", "-o", output)
+        self.go("build", *options, package, what=f"building {name}")
+        _say(f"built {name} in {time.monotonic() - began:.0f} s")
+
+
+@contextmanager
+def workshop(folder: Path, module: Path) -> Iterator[Workshop]:
+    """Give a scratch folder to build in; what is finished becomes the folder: all of it is there, or nothing.
+
+    Raises:
+        Unavailable: no Go, or no room.
+    """
     started = time.monotonic()
     go = find_go(GO)
     free = shutil.disk_usage(CACHE).free
@@ -121,60 +196,18 @@ def _build(folder: Path) -> None:
             " make room, or set KATACSI_CACHE"
         )
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=CACHE) as name:
-        scratch = Path(name)
-        environment = os.environ | go_variables()
-        # Writable modules, so that the scratch folder can be removed.
-        environment |= {
-            "GOFLAGS": "-modcacherw",
-            "GOMODCACHE": str(scratch / "modules"),
-            "GOCACHE": str(scratch / "compiled"),
-        }
-        finished = scratch / "finished"
-        _copy_crds(go, environment, finished / "crds")
-        for program, what in PROGRAMS.items():
-            began = time.monotonic()
-            _go(
-                [
-                    go,
-                    "build",
-                    "-trimpath",
-                    "-buildvcs=false",
-                    f"-ldflags={link_flags(program)}",
-                    "-o",
-                    str(finished / "bin" / program),
-                    what.package,
-                ],
-                environment,
-                f"building {program}",
-            )
-            _say(f"built {program} in {time.monotonic() - began:.0f} s")
-        finished.rename(folder)
+        shop = Workshop(Path(name), module, go)
+        yield shop
+        shop.finished.rename(folder)
     _say(f"{folder} is ready after {time.monotonic() - started:.0f} s")
 
 
-def _copy_crds(go: str, environment: dict[str, str], target: Path) -> None:
-    """Download all modules, and copy the snapshot CRDs out of theirs."""
-    _say("downloading half a GiB of modules; building them takes 15 minutes of a processor, once")
-    _go([go, "mod", "download"], environment, "downloading the modules (GOPROXY)")
-    answer = _go([go, "mod", "download", "-json", SNAPSHOT_CLIENT], environment, "finding the snapshot CRDs")
+def _copy_crds(shop: Workshop, target: Path) -> None:
+    """Copy the snapshot CRDs out of their module."""
+    answer = shop.go("mod", "download", "-json", SNAPSHOT_CLIENT, what="finding the snapshot CRDs")
     target.mkdir(parents=True)
     for file in sorted(Path(json.loads(answer)["Dir"], "config", "crd").glob("snapshot.storage*.yaml")):
         shutil.copyfile(file, target / file.name)
-
-
-def _go(argv: list[str], environment: dict[str, str], what: str) -> str:
-    answer = subprocess.run(
-        argv,
-        cwd=MODULE,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if answer.returncode:
-        raise Unavailable(f"{what} failed:\n{answer.stderr[-4000:].strip()}")
-    return answer.stdout
 
 
 def _say(text: str) -> None:
