@@ -74,25 +74,7 @@ async def start(server, tmp_path: Path) -> AsyncIterator:
     """Give what starts the process, with settings for `watch_nodes`."""
     server.lists |= {paths.persistent_volumes(), paths.nodes(), paths.storage_capacities("katacsi")}
     server.objects[PV] = stranded.volume(phase="Bound")
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "current-context": "here",
-                "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-                "clusters": [
-                    {
-                        "name": "here",
-                        "cluster": {
-                            "server": f"https://127.0.0.1:{server.port}",
-                            "certificate-authority": str(server.account / "ca.crt"),
-                        },
-                    }
-                ],
-                "users": [{"name": "me", "user": {"token": server.token}}],
-            }
-        )
-    )
+    kubeconfig = server.write_kubeconfig()
     started: list[Process] = []
 
     async def start(**settings) -> Process:
