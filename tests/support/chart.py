@@ -49,6 +49,12 @@ def pods(objects: list[Object]) -> Iterator[Object]:
             yield each["spec"]["template"]["spec"]
 
 
+def node_pod(objects: list[Object]) -> Object:
+    """Give the pod spec of the DaemonSet."""
+    found: Object = one(objects, "DaemonSet")["spec"]["template"]["spec"]
+    return found
+
+
 def driver_of(pod: Object) -> Object:
     (found,) = (each for each in pod["containers"] if each["name"] == "katacsi")
     return found

@@ -17,9 +17,9 @@ from katacsi.backends import registry
 from katacsi.directvolume import bundles
 from katacsi.directvolume.sandboxes import Sandboxes
 from katacsi.kube import access
-from katacsi.metrics import Metrics
+from katacsi.metrics import Metrics, NodeWatchMetrics
 from katacsi.volumes import parameters
-from support.chart import configuration, driver_of, merged, of_kind, one, pods, rendered
+from support.chart import configuration, driver_of, merged, node_pod, of_kind, one, pods, rendered
 
 LOOKING = {
     "metrics": {
@@ -35,7 +35,7 @@ SHAPES = [
     pytest.param(LVM, id="lvm"),
     pytest.param(SIDECARS, id="sidecars"),
     pytest.param(NETWORK, id="network"),
-    pytest.param({"watchNodes": {"enabled": True}}, id="watch-nodes"),
+    pytest.param({"watchNodes": {"enabled": False}}, id="no-watch-nodes"),
     pytest.param(merged(NETWORK, SIDECARS), id="network-sidecars"),
 ]
 
@@ -87,7 +87,7 @@ def test_the_schema_knows_each_setting_that_the_chart_does_not_make():
 def test_the_kubelet_is_told_the_path_at_which_the_socket_is(values):
     """The socket that is registered lies, by the node's paths, where the driver listens."""
     objects = rendered(values)
-    (pod,) = pods(objects)
+    pod = node_pod(objects)
     container = driver_of(pod)
     (endpoint,) = (word for word in container["args"] if word.startswith("--endpoint="))
     listening = PurePosixPath(endpoint.removeprefix("--endpoint=unix://"))
@@ -109,7 +109,7 @@ def test_the_kubelet_is_told_the_path_at_which_the_socket_is(values):
 @pytest.mark.gate("rbac-and-dev-in-the-chart")
 def test_the_driver_sees_the_node():
     """The driver's container has /dev and each folder of the node at its own path, mounts going both ways."""
-    (pod,) = pods(rendered())
+    pod = node_pod(rendered())
     container = driver_of(pod)
     seen = paths(container)
     for name, path in sources(pod).items():
@@ -126,7 +126,7 @@ def test_the_driver_sees_the_node():
 def test_the_driver_sees_who_holds_a_volume(values):
     """The node's processes are where the configuration says, for the driver alone."""
     objects = rendered(values)
-    (pod,) = pods(objects)
+    pod = node_pod(objects)
     proc = paths(driver_of(pod))[configuration(objects)["host_proc"]]
     assert sources(pod)[proc["name"]] == "/proc"
     assert proc["readOnly"]
@@ -137,7 +137,7 @@ def test_the_driver_sees_who_holds_a_volume(values):
 def test_the_driver_looks_where_the_chart_mounts():
     """The folders of bundles, sandboxes and shims are those in which the driver looks by default."""
     for runtime in ("containerd", "k3s", "k0s", "crio"):
-        (pod,) = pods(rendered({"kata": {"containerRuntime": runtime}}))
+        pod = node_pod(rendered({"kata": {"containerRuntime": runtime}}))
         mount = {each["name"]: each for each in driver_of(pod)["volumeMounts"]}
         assert any(place.startswith(f"{mount['bundles']['mountPath']}/*/") for place in bundles.STOCK_PLACES)
         defaults = Sandboxes.__init__.__kwdefaults__
@@ -156,7 +156,7 @@ def test_a_disk_that_has_to_be_mounted_is_seen_from_above():
     """A folder with `require_mount` is no mount of its own in the container, where it would always be one."""
     pool = {"backend": "loopfile", "directory": "/srv/katacsi/disk", "require_mount": True}
     plain = {"backend": "loopfile", "directory": "/srv/katacsi/other"}
-    (pod,) = pods(rendered({"pools": {"default": pool, "other": plain}}))
+    pod = node_pod(rendered({"pools": {"default": pool, "other": plain}}))
     seen = paths(driver_of(pod))
     assert seen["/srv/katacsi"]["mountPropagation"] == "HostToContainer"
     assert "/srv/katacsi/disk" not in seen
@@ -211,7 +211,7 @@ def test_a_controller_registers_with_no_kubelet(tmp_path):
     shared = configuration(objects) | {"pools": chart_goldens.LOCAL["pools"]}
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(shared))
-    (pod,) = (each["spec"]["template"]["spec"] for each in of_kind(objects, "Deployment"))
+    pod = one(objects, "Deployment", "katacsi-controller")["spec"]["template"]["spec"]
     variables = {each["name"]: each["value"] for each in driver_of(pod)["env"] if "value" in each}
     assert settings.load(file, {}).kubelet.registration_socket is not None
     of_controller = settings.load(file, variables)
@@ -256,7 +256,7 @@ def test_snapshots_follow_the_cluster():
         (False, (chart_goldens.SNAPSHOTS,), 0),
     ):
         objects = rendered({"snapshots": {"enabled": enabled}}, apis=apis)
-        (pod,) = pods(objects)
+        pod = node_pod(objects)
         assert sum(each["name"] == "csi-snapshotter" for each in pod["containers"]) == wanted
         assert len(of_kind(objects, "VolumeSnapshotClass")) == wanted
 
@@ -281,7 +281,8 @@ def test_what_is_shown_exists():
         [each["data"] for each in of_kind(objects, "ConfigMap") if "katacsi.json" in each["data"]]
     )
     named = set(re.findall(r"\bkatacsi_[a-z_]+\b", shown))
-    families = list(Metrics.create("0").registry.collect())
+    made = (Metrics.create("0"), NodeWatchMetrics.create("0"))
+    families = [family for each in made for family in each.registry.collect()]
     there = {sample.name for family in families for sample in family.samples}
     there |= {f"{family.name}_{end}" for family in families for end in ("count", "sum", "bucket", "total")}
     there |= {family.name for family in families}

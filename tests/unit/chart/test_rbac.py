@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from chart_goldens import NETWORK, TREE
-from support.chart import of_kind, rendered
+from support.chart import merged, of_kind, rendered
 
 PAGE = (TREE / "docs" / "kubernetes.md").read_text("utf-8")
 _ROW = re.compile(
@@ -39,7 +39,7 @@ def test_every_rule_is_explained():
     everything = {"watchNodes": {"enabled": True, "release": True}}
     local = set(asked_for(rendered(everything)))
     assert explained(of_local) == local
-    network = set(asked_for(rendered(NETWORK)))
+    network = set(asked_for(rendered(merged(NETWORK, everything))))
     assert explained(more) == network - local
 
 

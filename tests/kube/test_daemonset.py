@@ -1,0 +1,234 @@
+"""The release as an operator has it: helm, the image of this tree, a DaemonSet with confined sidecars."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+import chart_goldens
+import image_archive
+import kube_image
+import kubetools
+from support.chart import driver_of
+from support.kube_http import until
+from support.kube_objects import claim, pod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.kube_http import Object
+    from support.kube_lab import Lab
+
+SPACE = "release"
+DRIVER = "release.katacsi.io"
+NODE = "katacsi-node"
+#: Beside a build of the image, on a machine that does something else, too.
+pytestmark = pytest.mark.timeout(1500)
+
+
+def values(folder: Path) -> Object:
+    """Give the least that one writes, with names for images that no registry has."""
+    sidecars = {
+        name: {"image": f"katacsi.test/csi-{name}:1"} for name in ("provisioner", "snapshotter", "resizer")
+    }
+    # What is free is looked at less often in a cluster that lasts.
+    sidecars["provisioner"]["capacityPollInterval"] = "5s"
+    return {
+        "driverName": DRIVER,
+        "image": {"repository": "katacsi.test/katacsi", "tag": "1", "pullPolicy": "Never"},
+        "pools": {"default": {"backend": "loopfile", "directory": str(folder / "pool"), "quota": "2Gi"}},
+        "sidecars": sidecars,
+        "storageClasses": {
+            "katacsi": None,
+            "katacsi-direct": None,
+            "release": {"direct": "auto", "fsType": "xfs"},
+            "release-direct": {"direct": "true"},
+        },
+        "snapshots": {"enabled": True, "class": {"name": "release"}},
+        "config": {"log": {"level": "debug"}},
+    }
+
+
+def helm(lab: Lab, *words: str) -> str:
+    return lab.run(str(kubetools.path("helm")), "--namespace", SPACE, *words)
+
+
+def install(lab: Lab, verb: str, folder: Path, **over: Any) -> str:
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values(folder) | over), "utf-8")
+    words = (verb, "katacsi", str(chart_goldens.CHART), "--values", str(file), "--wait", "--timeout=240s")
+    return helm(lab, *words)
+
+
+@pytest.fixture(scope="module")
+def release(lab: Lab) -> Iterator[Path]:
+    """Install the chart with helm and wait until its pods are ready; give the folder of its pool."""
+    try:
+        image = image_archive.archive()
+    except image_archive.Unavailable as reason:
+        pytest.skip(f"no image: {reason}")
+    folder = lab.files.folder / "nodes" / "release"
+    folder.mkdir(parents=True)
+    _import(lab, image)
+    for name in ("csi-provisioner", "csi-snapshotter", "csi-resizer"):
+        _import(lab, _image_of(kubetools.path(name), folder / f"{name}.tar"))
+    for file in sorted(kubetools.path("crds").iterdir()):
+        lab.api.apply(yaml.safe_load(file.read_text("utf-8")))
+    until("the snapshot classes are served", lambda: "snapshot.storage.k8s.io/v1" in _versions(lab))
+    kata = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata"}}
+    lab.api.apply(kata | {"handler": "kata"})
+    lab.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
+    try:
+        install(lab, "install", folder)
+    except AssertionError as error:
+        error.add_note(lab.run("kubectl", "--namespace", SPACE, "describe", "pods", check=False)[-6000:])
+        error.add_note(_log(lab, "--all-containers", "--tail=40"))
+        raise
+    until("the kubelet has taken the driver", lambda: DRIVER in str(lab.api.get("CSINode", "node-1")))
+    yield folder
+    helm(lab, "uninstall", "katacsi", "--wait", "--timeout=120s")
+
+
+def _versions(lab: Lab) -> str:
+    return lab.run("kubectl", "api-versions")
+
+
+def _image_of(program: Path, target: Path) -> Path:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        tar.add(program, arcname=program.name)
+    about = {"Entrypoint": [f"/{program.name}"]}
+    kube_image.write_archive(target, f"katacsi.test/{program.name}:1", layer.getvalue(), about)
+    return target
+
+
+def _import(lab: Lab, archive: Path) -> None:
+    ctr = (str(kubetools.path("ctr")), "--address=/run/containerd/containerd.sock", "--namespace=k8s.io")
+    lab.run(*ctr, "images", "import", str(archive))
+
+
+def _log(lab: Lab, *words: str) -> str:
+    return lab.run("kubectl", "--namespace", SPACE, "logs", f"daemonset/{NODE}", *words, check=False)
+
+
+def _running(lab: Lab, *names: str) -> None:
+    def all_run() -> bool:
+        return all((lab.api.get("Pod", name) or {})["status"].get("phase") == "Running" for name in names)
+
+    try:
+        until(f"{' and '.join(names)} run", all_run)
+    except AssertionError as error:
+        for name in names:
+            error.add_note(f"{name}: {lab.api.events(name)}")
+        error.add_note(_log(lab, "--container=katacsi", "--tail=40"))
+        raise
+
+
+@pytest.fixture
+def volumes(lab: Lab, release: Path) -> Iterator[Path]:
+    """Let a test make claims and pods; afterwards they go, and nothing of them is left in the pool."""
+    yield release
+    for kind in ("Pod", "PersistentVolumeClaim"):
+        for each in lab.api.list(kind, "default"):
+            if each["metadata"]["name"].startswith("release-"):
+                lab.api.delete(kind, each["metadata"]["name"])
+        until(f"no {kind} is left", lambda kind=kind: "release-" not in str(_names(lab, kind)))
+    until("no volume is left", lambda: not list((release / "pool" / "volumes").iterdir()))
+
+
+def _names(lab: Lab, kind: str) -> list[str]:
+    return [each["metadata"]["name"] for each in lab.api.list(kind, "default")]
+
+
+def test_the_sidecars_have_no_rights_on_the_node(lab: Lab, release: Path):
+    """What the chart asks for is what runs: a privileged driver, and sidecars that see no process."""
+    del release
+    (found,) = [
+        each
+        for each in lab.api.list("Pod", SPACE)
+        if each["metadata"]["labels"].get("app.kubernetes.io/component") == "node"
+    ]
+    assert all(each["ready"] for each in found["status"]["containerStatuses"])
+    assert driver_of(found["spec"])["securityContext"]["privileged"]
+    assert not found["spec"].get("hostPID")
+
+
+def test_volumes_live_in_a_release(lab: Lab, volumes: Path):
+    """A mounted, a direct and a raw volume reach their pods, one grows, and all outlive the driver's pod."""
+    lab.api.apply(claim("release-host", "release", "300Mi"))
+    lab.api.apply(claim("release-direct", "release-direct"))
+    lab.api.apply(claim("release-raw", "release", volumeMode="Block"))
+    lab.api.apply(pod("release-host", "release-host"))
+    lab.api.apply(pod("release-direct", "release-direct", runtime="kata"))
+    lab.api.apply(pod("release-raw", "release-raw", block=True))
+    _running(lab, "release-host", "release-direct", "release-raw")
+    lab.in_pod("release-host", "echo kept > /data/file; sync")
+    assert lab.in_pod("release-raw", "test -b /dev/data && echo raw") == "raw"
+    assert "Read-only" in lab.in_pod("release-direct", "touch /data/x 2>&1"), "the guard, where no guest is"
+    wanted = {"spec": {"resources": {"requests": {"storage": "400Mi"}}}}
+    lab.api.patch("PersistentVolumeClaim", "release-host", wanted)
+
+    def grown() -> bool:
+        found = lab.api.get("PersistentVolumeClaim", "release-host") or {}
+        return found["status"]["capacity"]["storage"] == "400Mi"
+
+    until("the claim has grown", grown)
+    _roll_over(lab)
+    assert lab.in_pod("release-host", "cat /data/file") == "kept"
+    lab.api.apply(pod("release-later", "release-host"))
+    _running(lab, "release-later")
+    assert lab.in_pod("release-later", "cat /data/file") == "kept"
+
+
+def _roll_over(lab: Lab) -> None:
+    """Replace the driver's pod, as an upgrade does."""
+    kubectl = ("kubectl", "--namespace", SPACE, "rollout")
+    lab.run(*kubectl, "restart", f"daemonset/{NODE}")
+    lab.run(*kubectl, "status", f"daemonset/{NODE}", "--timeout=120s")
+
+
+def test_a_holder_outside_of_the_container_is_seen(lab: Lab, volumes: Path):
+    """A process of the node that has a volume's device open keeps the next pod from it, and is named."""
+    del volumes
+    lab.api.apply(claim("release-held", "release", "300Mi"))
+    lab.api.apply(pod("release-held", "release-held"))
+    _running(lab, "release-held")
+    volume = (lab.api.get("PersistentVolumeClaim", "release-held") or {})["spec"]["volumeName"]
+    loops = lab.run("losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE")
+    device = next(line.split()[0] for line in loops.splitlines() if f"/{volume}/" in line)
+    holder = lab.start("holder", "sh", "-c", f"exec 9<{device}; exec sleep 600")
+    try:
+        lab.api.delete("Pod", "release-held")
+        until("the first pod is gone", lambda: lab.api.get("Pod", "release-held") is None)
+        lab.api.apply(pod("release-next", "release-held"))
+        refused = f"its device {device} is held by sleep"
+        until("the next pod is told", lambda: refused in str(lab.api.events("release-next")), 90)
+    except AssertionError as error:
+        error.add_note(_of_nodes(lab))
+        raise
+    finally:
+        holder.end_all()
+    _running(lab, "release-next")
+
+
+def _of_nodes(lab: Lab) -> str:
+    """Give what the driver answered to the kubelet."""
+    lines = _log(lab, "--container=katacsi", "--tail=-1").splitlines()
+    return "\n".join(line for line in lines if '"answered"' in line and '"Node' in line)
+
+
+def test_an_upgrade_keeps_what_runs(lab: Lab, volumes: Path):
+    """`helm upgrade` with another configuration rolls the driver over; pods and their data stay."""
+    lab.api.apply(claim("release-kept", "release", "300Mi"))
+    lab.api.apply(pod("release-kept", "release-kept"))
+    _running(lab, "release-kept")
+    lab.in_pod("release-kept", "echo kept > /data/file; sync")
+    install(lab, "upgrade", volumes, config={"log": {"level": "info"}, "timeouts": {"mkfs": 300}})
+    assert lab.in_pod("release-kept", "cat /data/file") == "kept"
+    (found,) = [each for each in lab.api.list("ConfigMap", SPACE) if "config.yaml" in each.get("data", {})]
+    assert "mkfs: 300" in found["data"]["config.yaml"]
