@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure volumes in a real Kubernetes of one node, against the same pods without a driver, as root.
 
-    make bench-cluster                                 # about five minutes
+    make bench-cluster                                 # about seven minutes
     make bench-cluster ARGS="--quick"                  # whether it works, not how fast
     make bench-cluster ARGS="--rounds 20 --write-docs" # for the figures in docs/benchmarks.md
 
@@ -28,8 +28,9 @@ sys.path.insert(0, str(TREE / "tools"))
 sys.path.insert(0, str(TREE / "tests"))
 import cluster_costs
 import cluster_docs
+import cluster_nodes
 import cluster_report
-from cluster_lives import ASKING_CLASS, FOLDER, STATIC_CLASS, SUBJECTS, Lives
+from cluster_lives import ASKING_CLASS, BOUND, FOLDER, HOST, STATIC_CLASS, SUBJECTS, Lives
 from scratch import Failure
 
 import kube_lab
@@ -53,6 +54,7 @@ class Results:
 
     Attributes:
         lives: subject and at once to the seconds of each step, one for each life.
+        crowds: how many nodes to the seconds in which claims were bound, and the requests of their lives.
         requests: subject to the requests of our accounts, and of how many lives they are.
         round_trips: method to the seconds of each bare request.
         resident: process to its MiB before the first volume and after the last.
@@ -64,6 +66,7 @@ class Results:
     lives: dict[tuple[str, int], dict[str, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
+    crowds: dict[int, tuple[list[float], cluster_costs.Requests]] = field(default_factory=dict)
     requests: dict[str, tuple[cluster_costs.Requests, int]] = field(default_factory=dict)
     round_trips: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     resident: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -79,12 +82,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10, help="lives of each subject, one by one (10)")
     parser.add_argument("--at-once", type=int, default=10, help="then so many at once, twice (10)")
-    parser.add_argument("--quick", action="store_true", help="two rounds, then two at once")
+    parser.add_argument(
+        "--nodes", default="1,10", help="then with so many nodes, in turn; 0: leave it out (1,10)"
+    )
+    parser.add_argument("--quick", action="store_true", help="two rounds, two at once, two nodes")
     parser.add_argument("--output", choices=("table", "json"), default="table")
     parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/benchmarks.md")
     wanted = parser.parse_args()
     if wanted.quick:
-        wanted.rounds, wanted.at_once = 2, 2
+        wanted.rounds, wanted.at_once, wanted.nodes = 2, 2, "1,2"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an end that cleans up, as Ctrl-C is
     try:
         results = measure(wanted)
@@ -168,6 +174,22 @@ def _measure(
         results.resident = {
             name: (before[name], cluster_costs.resident_mib(part)) for name, part in parts.items()
         }
+        there = 1
+        for nodes in filter(None, map(int, wanted.nodes.split(","))):
+            _crowd(results, lab, lives, range(there + 1, nodes + 1), wanted.rounds)
+            there = max(there, nodes)
+
+
+def _crowd(results: Results, lab: Lab, lives: Lives, more: range, rounds: int) -> None:
+    """Bring more nodes into the cluster, each with driver and sidecars, and measure lives on the first."""
+    for number in more:
+        _say(f"node {number}")
+        cluster_nodes.add(lab, number, _as_the_chart_has_it(lab))
+    time.sleep(10)  # they tell the room of their classes
+    since, seconds = lab.files.audit_log.stat().st_size, []
+    for _ in range(rounds):
+        seconds += lives.run(HOST, 1)[BOUND]
+    results.crowds[more.stop - 1] = seconds, cluster_costs.requests(lab, since)
 
 
 def _add(to: dict[str, list[float]], more: dict[str, list[float]]) -> None:

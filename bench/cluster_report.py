@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def tables(results: Results) -> list[Table]:
     """Give the tables."""
-    return [_ratios(results), _times(results), _requests(results), _memory(results)]
+    crowds = [_crowds(results)] if results.crowds else []
+    return [_ratios(results), _times(results), _requests(results), *crowds, _memory(results)]
 
 
 def show_tables(results: Results) -> None:
@@ -50,6 +51,7 @@ def as_json(results: Results) -> dict:
             for subject, (counted, lives) in results.requests.items()
             for (account, request), count in counted.items()
         ],
+        "nodes": {nodes: {"bound_s": seconds} for nodes, (seconds, _) in results.crowds.items()},
         "resident_mib": results.resident,
     }
 
@@ -110,6 +112,19 @@ def _requests(results: Results) -> Table:
         rows,
         text=3,
         section_by=0,
+    )
+
+
+def _crowds(results: Results) -> Table:
+    rows = []
+    for nodes, (seconds, counted) in results.crowds.items():
+        room = sum(count for (who, _), count in counted.items() if who == ROOM)
+        asked = (sum(counted.values()) - room) / len(seconds)
+        rows.append((str(nodes), *_percentiles(seconds), f"{asked:.1f}", f"{room / len(seconds):.1f}"))
+    return Table(
+        "Nodes with driver and sidecars: milliseconds until a claim is bound, API requests for one life",
+        ("nodes", "p50", "p95", "requests", "and for the room of the classes"),
+        rows,
     )
 
 
