@@ -139,8 +139,8 @@ def everything(folder: Path) -> dict[str, tuple]:
     return {
         str(path): (path.lstat().st_ino, path.lstat().st_mtime_ns, path.lstat().st_size)
         for path in sorted(folder.rglob("*"))
-        # For its metrics the driver tries whether the pool takes writes; a mounted filesystem writes its journal
-        # when it likes.
+        # For its metrics the driver tries whether the pool takes writes; a mounted filesystem writes its
+        # journal when it likes.
         if path.name not in {"driver.log", "pool"} and path.parts[-2:] != ("host", "disk.img")
     }
 
