@@ -119,6 +119,8 @@ class ClusterApi:
             what: see the class.
         """
         accept = _ONLY_METADATA if only_metadata else _WHOLE
+        # Not by resourceVersion=0, which asks a server for what it remembers: it then ignores the limit, and
+        # thousands of objects in one answer are more than a small process holds (seen with 1.37).
         query = {"limit": str(page)}
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
