@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from katacsi.errors import NotFound
+from katacsi.errors import NotFound, Unavailable
 from katacsi.kube import paths
 from katacsi.kube.objects import part
 
@@ -20,6 +20,7 @@ async def present_nodes(api: ClusterApi, topology_key: str) -> set[str]:
     """Give the names of all Nodes, and what they are called in the topology; one request for each 500.
 
     Raises:
+        Unavailable: there is not a single one: the server has lost them, or does not have them yet.
         KatacsiError: as `ClusterApi`.
     """
     present: set[str] = set()
@@ -27,6 +28,8 @@ async def present_nodes(api: ClusterApi, topology_key: str) -> set[str]:
         metadata = part(found, "metadata")
         present.add(str(metadata.get("name") or ""))
         present.add(str(part(metadata, "labels").get(topology_key) or ""))
+    if not present:
+        raise Unavailable("the list of Nodes is empty, which no cluster's is; nothing is concluded from it")
     return present
 
 

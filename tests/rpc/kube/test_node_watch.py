@@ -236,6 +236,18 @@ async def test_time_without_an_api_server_is_no_absence(cluster, watch):
     assert f"DELETE {PV}" in watch.writes()
 
 
+async def test_a_cluster_without_any_node_is_not_believed(cluster, watch):
+    """A server that was set up anew, or restored in part, has lost its nodes; they have not gone."""
+    nodes = [cluster.objects.pop(paths.node(name)) for name in ("node-1", "node-2")]
+    for _ in range(30):
+        with pytest.raises(errors.Unavailable, match="list of Nodes is empty"):
+            await watch.looks()
+        watch.now += 60
+    cluster.objects[paths.node("node-2")] = nodes[1]
+    await watch.looks(10)
+    assert (watch.writes(), watch.told) == ([], [])
+
+
 @pytest.mark.parametrize("list_of", [paths.persistent_volumes(), paths.nodes()])
 async def test_half_a_look_is_none(cluster, watch, list_of):
     """Where one of the two lists cannot be had, no node is taken for absent or for back."""

@@ -74,6 +74,7 @@ async def start(server, tmp_path: Path) -> AsyncIterator:
     """Give what starts the process, with settings for `watch_nodes`."""
     server.lists |= {paths.persistent_volumes(), paths.nodes(), paths.storage_capacities("katacsi")}
     server.objects[PV] = stranded.volume(phase="Bound")
+    server.objects[paths.node("node-2")] = stranded.node("node-2")
     kubeconfig = server.write_kubeconfig()
     started: list[Process] = []
 
