@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +221,29 @@ def _of_nodes(lab: Lab) -> str:
     """Give what the driver answered to the kubelet."""
     lines = _log(lab, "--container=katacsi", "--tail=-1").splitlines()
     return "\n".join(line for line in lines if '"answered"' in line and '"Node' in line)
+
+
+def test_the_doctor_of_the_examples_sees_the_node(lab: Lab, release: Path):
+    """The pod of doctor.yaml finds the driver's folders to be the node's own, and the node's processes."""
+    text = (chart_goldens.TREE / "examples/kubernetes/doctor.yaml").read_text("utf-8")
+    text = text.replace("katacsi:0.1.0", "katacsi.test/katacsi:1")
+    item = yaml.safe_load(text.replace("/var/lib/katacsi/default", str(release / "pool")))
+    item["metadata"]["namespace"] = SPACE
+    item["spec"]["containers"][0]["args"].append("--output=json")
+    lab.api.apply(item)
+
+    def phase() -> str:
+        return (lab.api.get("Pod", "katacsi-doctor", SPACE) or {})["status"].get("phase", "")
+
+    try:
+        until("doctor has looked", lambda: phase() in ("Succeeded", "Failed"), 60)
+        said = lab.run("kubectl", "--namespace", SPACE, "logs", "katacsi-doctor")
+        found = {(each["id"], each["verdict"]) for each in json.loads(said)["findings"]}
+    finally:
+        lab.api.delete("Pod", "katacsi-doctor", SPACE, force=True)
+    for check in ("node-propagation", "records-root", "node-tools", "pool-usable", "pool-room"):
+        assert (check, "ok") in found, said
+        assert (check, "failure") not in found
 
 
 def test_an_upgrade_keeps_what_runs(lab: Lab, volumes: Path):
