@@ -36,16 +36,17 @@ from scratch import Failure
 import kube_lab
 import kube_programs
 from kube_cluster import Failed, bound_cluster
+from support.kube_chart import DRIVER, install
 from support.kube_lab import Lab
 from support.kube_objects import storage_class
-from support.kube_release import DRIVER, Plugin, install, start_once
-from support.kube_rights import NAMESPACE
+from support.kube_release import Plugin, start_snapshot_controller
 
 if TYPE_CHECKING:
     from support.kube_lab import Inside
 
-#: Not the driver's: the cluster has it once, whoever gives the volumes.
-_OF_THE_CLUSTER = "snapshot-controller"
+
+#: At debug the driver logs each request.
+QUIET = {"log": {"level": "info", "format": "json"}}
 
 
 @dataclass
@@ -120,31 +121,21 @@ def measure(wanted: argparse.Namespace) -> Results:
         lab = Lab(cluster)
         results.up_s = max(lab.up().values())
         try:
-            install(lab)
+            chart = install(lab)
             lab.api.apply(
                 storage_class(STATIC_CLASS, "none", {}) | {"provisioner": "kubernetes.io/no-provisioner"}
             )
             lab.api.apply(storage_class(ASKING_CLASS, DRIVER, {"katacsi.io/pool": "default"}))
-            plugin = Plugin(lab, settings=_as_the_chart_has_it(lab))
+            plugin = Plugin(lab, chart, settings=QUIET)
             plugin.start()
-            once = start_once(lab, plugin)
+            start_snapshot_controller(lab)
             assert plugin.driver is not None, "it was started"
-            parts = {"katacsi": plugin.driver, **plugin.sidecars, **once}
-            parts.pop(_OF_THE_CLUSTER)
+            parts = {"katacsi": plugin.driver, **plugin.sidecars}
             results.on_each_node = ("katacsi", *plugin.sidecars)
             _measure(results, wanted, lab, plugin, parts)
         finally:
             lab.down()
     return results
-
-
-def _as_the_chart_has_it(lab: Lab) -> dict:
-    """Give the driver's settings: it asks the API as its own account, and logs no request at debug."""
-    kubeconfig = lab.files.write_kubeconfig("katacsi", lab.api.token_of("katacsi", NAMESPACE))
-    return {
-        "log": {"level": "info", "format": "json"},
-        "kube": {"enabled": True, "kubeconfig": str(kubeconfig)},
-    }
 
 
 def _measure(
@@ -176,20 +167,20 @@ def _measure(
         }
         there = 1
         for nodes in filter(None, map(int, wanted.nodes.split(","))):
-            _crowd(results, lab, lives, range(there + 1, nodes + 1), wanted.rounds)
+            _crowd(results, plugin, lives, range(there + 1, nodes + 1), wanted.rounds)
             there = max(there, nodes)
 
 
-def _crowd(results: Results, lab: Lab, lives: Lives, more: range, rounds: int) -> None:
+def _crowd(results: Results, first: Plugin, lives: Lives, more: range, rounds: int) -> None:
     """Bring more nodes into the cluster, each with driver and sidecars, and measure lives on the first."""
     for number in more:
         _say(f"node {number}")
-        cluster_nodes.add(lab, number, _as_the_chart_has_it(lab))
+        cluster_nodes.add(first, number, QUIET)
     time.sleep(10)  # they tell the room of their classes
-    since, seconds = lab.files.audit_log.stat().st_size, []
+    since, seconds = first.lab.files.audit_log.stat().st_size, []
     for _ in range(rounds):
         seconds += lives.run(HOST, 1)[BOUND]
-    results.crowds[more.stop - 1] = seconds, cluster_costs.requests(lab, since)
+    results.crowds[more.stop - 1] = seconds, cluster_costs.requests(first.lab, since)
 
 
 def _add(to: dict[str, list[float]], more: dict[str, list[float]]) -> None:

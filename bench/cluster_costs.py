@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.kube_rights import NAMESPACE
+from support.kube_chart import NAMESPACE
 
 if TYPE_CHECKING:
     from support.kube_http import Api
@@ -32,11 +32,14 @@ def requests(lab: Lab, since: int) -> Requests:
         for line in log:
             event = json.loads(line)
             account, resource = event["user"]["username"], event.get("objectRef", {})
+            # The programs of a pod have one account.
+            program = event.get("userAgent", "").partition("/")[0]
+            part = program if program.startswith("csi-") else "katacsi"
             if not account.startswith(_ACCOUNTS) or not resource:
                 continue
             name = "/".join(filter(None, (resource["resource"], resource.get("subresource"))))
             if event["verb"] not in _STANDING_VERBS and name not in _STANDING:
-                who = ROOM if name == "csistoragecapacities" else account.removeprefix(_ACCOUNTS)
+                who = ROOM if name == "csistoragecapacities" else part
                 found[who, f"{event['verb']} {name}"] += 1
     return found
 

@@ -111,6 +111,8 @@ class Node:
                 f"--controllers={CONTROLLERS}",
                 f"--root-ca-file={self._files.certificate}",
                 f"--service-account-private-key-file={folder}/pki/accounts.key",
+                # A node whose kubelet is stopped, or that is only an object, keeps its pods.
+                "--node-monitor-grace-period=1h",
             ),
         }
         for part, options in more.items():

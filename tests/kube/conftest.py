@@ -9,8 +9,9 @@ import pytest
 
 import kube_lab
 from kube_cluster import bound_cluster
+from support.kube_chart import Chart, install
 from support.kube_lab import Lab
-from support.kube_release import Plugin, install, start_once
+from support.kube_release import Plugin, start_snapshot_controller
 from support.kube_work import Work
 
 if TYPE_CHECKING:
@@ -34,12 +35,17 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def plugin(lab: Lab) -> Plugin:
-    """Give the driver of node-1, with its sidecars, the cluster's own and the snapshot-controller."""
-    install(lab)
-    plugin = Plugin(lab)
+def chart(lab: Lab) -> Chart:
+    """Give the chart, which is applied."""
+    return install(lab)
+
+
+@pytest.fixture(scope="session")
+def plugin(lab: Lab, chart: Chart) -> Plugin:
+    """Give the driver of node-1 with its sidecars; the cluster has its snapshot-controller."""
+    start_snapshot_controller(lab)
+    plugin = Plugin(lab, chart)
     plugin.start()
-    start_once(lab, plugin)
     return plugin
 
 
@@ -71,3 +77,15 @@ def _last_lines(log: Path) -> str:
     else:
         lines = lines[-8:]
     return "\n".join(line[:400] for line in lines)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run last what looks back at all others; skip it where not all others run."""
+    files = {item.path.name for item in items}
+    here = {file.name for file in Path(__file__).parent.glob("test_*.py")}
+    for item in items:
+        if item.get_closest_marker("whole_tier") and not here <= files:
+            reason = "it looks back at the whole tier: make test TIER=kube"
+            item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(key=lambda item: item.path.name == "test_rights.py" and item.path.parent.name == "kube")

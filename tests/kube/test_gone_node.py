@@ -11,21 +11,22 @@ import yaml
 import chart_goldens
 from chart_goldens import Case
 from support.chart import merged
+from support.kube_chart import DRIVER, NAMESPACE
 from support.kube_http import until
 from support.kube_lab import TREE
+from support.kube_nodes import KEY, make_node, remove_node
 from support.kube_objects import claim
-from support.kube_release import DRIVER, Plugin
-from support.kube_rights import NAMESPACE
+from support.kube_release import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.kube_chart import Chart
     from support.kube_http import Api, Object
     from support.kube_lab import Inside, Lab
     from support.kube_work import Work
 
 NODE = "node-2"
-KEY = f"topology.{DRIVER}/node"
 ACCOUNT = "katacsi-watch-nodes"
 SELECTED = {"volume.kubernetes.io/selected-node": NODE}
 
@@ -65,23 +66,14 @@ class Watch:
 
 
 @pytest.fixture
-def second(lab: Lab, work: Work) -> Iterator[Plugin]:
+def second(lab: Lab, work: Work, chart: Chart) -> Iterator[Plugin]:
     """A second node, without a kubelet, with a driver and its provisioner: all that makes volumes there."""
-    lab.api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": {KEY: NODE}}})
-    plugin = Plugin(lab, NODE)
-    plugin.start()
+    make_node(lab, NODE)
+    plugin = Plugin(lab, chart, NODE)
+    plugin.start("csi-provisioner")
     yield plugin
-    power_off(plugin)
-    lab.api.delete("Node", NODE)
-    for capacity in capacities(lab.api):
-        lab.api.delete("CSIStorageCapacity", capacity, NAMESPACE)
-
-
-def power_off(plugin: Plugin) -> None:
-    """End all that ran on the node."""
-    for process in (*plugin.sidecars.values(), plugin.driver):
-        assert process is not None
-        process.end_all()
+    plugin.end()
+    remove_node(lab, NODE)
 
 
 def capacities(api: Api, node: str = NODE) -> list[str]:
@@ -109,7 +101,7 @@ def test_what_a_gone_node_leaves_is_told_and_released(lab: Lab, work: Work, seco
     given_up, in_use = (work.bound(name)["metadata"]["name"] for name in ("given-up", "in-use"))
     until("the node tells its room", lambda: capacities(work.api))
     data = second.volumes()
-    power_off(second)
+    second.end()
     work.delete("PersistentVolumeClaim", "given-up")
     until("the volume is released by its claim", lambda: phase(work.api, given_up) == "Released")
 

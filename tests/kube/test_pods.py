@@ -90,13 +90,6 @@ def test_a_second_guest_is_refused_in_words(work: Work):
     assert work.record("two", "lonely") is not None
 
 
-def test_a_sub_path_of_a_direct_volume_never_starts(work: Work):
-    """Kata would not find the record of a sub-path: the pod does not start, and does not write beside it."""
-    work.make(claim("part", "direct"), pod("part", "part", runtime="kata", sub_path="inner"))
-    work.event("part", "subPath")
-    assert (work.api.get("Pod", "part") or {})["status"]["phase"] == "Pending"
-
-
 def test_the_kubelet_counts_what_is_used(work: Work):
     """The kubelet's statistics of a host mount are those of its filesystem."""
     work.make(claim("counted", "host"), pod("counted", "counted"))

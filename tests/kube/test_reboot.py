@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from support.kube_http import until
 from support.kube_objects import claim, pod
-from support.kube_release import start_once
+from support.kube_release import start_snapshot_controller
 
 if TYPE_CHECKING:
     from support.kube_work import Work
@@ -22,7 +22,7 @@ def test_pods_come_back_after_a_reboot(work: Work):
     work.lab.down()
     work.lab.up()
     work.plugin.start()
-    start_once(work.lab, work.plugin)
+    start_snapshot_controller(work.lab)
 
     def started_again() -> bool:
         # Until the kubelet has looked, their status is of before.

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kube_files import NODE
+from support.kube_chart import DRIVER
 from support.kube_http import until
 from support.kube_lab import KUBELET
 from support.kube_objects import claim, pod, storage_class
-from support.kube_release import DRIVER, Plugin
+from support.kube_release import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,8 @@ def test_a_driver_that_was_refused_comes_again_by_itself(lab: Lab, alone: Plugin
     assert alone.driver is not None
     alone.driver.end()
     lines = len(alone.log.read_text("utf-8").splitlines())
-    sent = Plugin(lab, settings={"kubelet": {"registration_socket": str(SOCKET), "endpoint": str(later)}})
+    settings = {"kubelet": {"registration_socket": str(SOCKET), "endpoint": str(later)}}
+    sent = Plugin(lab, alone.chart, settings=settings)
     sent.start_driver()
     alone.driver = sent.driver
     refused = until("the refusal is in the log", lambda: said(sent, "the kubelet refused", lines), 60)

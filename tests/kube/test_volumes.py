@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from katacsi.testing import leaks
+from support.kube_chart import DRIVER
 from support.kube_http import size_bytes, until
 from support.kube_objects import claim, from_claim, from_snapshot, pod, snapshot
-from support.kube_release import DRIVER
 
 if TYPE_CHECKING:
     from support.kube_work import Work
@@ -45,7 +45,7 @@ def test_what_the_class_says_reaches_the_volume(work: Work):
 
 def test_what_is_kept_stays_until_an_administrator_lets_it_go(work: Work):
     """A class with Retain keeps the volume when its claim goes; with Delete it then goes."""
-    work.make(claim("kept", "kept"), pod("kept", "kept"))
+    work.make(claim("kept", "auto-retain"), pod("kept", "kept"))
     work.running("kept")
     name = work.bound("kept")["metadata"]["name"]
     work.delete("Pod", "kept")
@@ -55,10 +55,10 @@ def test_what_is_kept_stays_until_an_administrator_lets_it_go(work: Work):
         return (work.api.get("PersistentVolume", name) or {})["status"]["phase"]
 
     until("the volume is released", lambda: phase() == "Released")
-    assert work.plugin.volumes(), "its data is still there"
+    assert work.plugin.images("reflink"), "its data is still there"
     work.api.patch("PersistentVolume", name, {"spec": {"persistentVolumeReclaimPolicy": "Delete"}})
     until("the volume is gone", lambda: work.api.get("PersistentVolume", name) is None)
-    assert not work.plugin.volumes()
+    assert not work.plugin.images("reflink")
 
 
 def test_the_room_of_each_class_is_told_to_the_scheduler(work: Work):

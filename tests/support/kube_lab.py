@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,11 +16,23 @@ from support.kube_door import NetworkDoor
 from support.kube_http import Api, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kube_cluster import Cluster
 
 TREE = Path(__file__).resolve().parent.parent.parent
 #: The kubelet's folder, by its path inside.
 KUBELET = Path("/var/lib/kubelet")
+
+
+@contextlib.contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Hold a process, as if its machine hung, and let it go on afterwards."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 class Inside:
@@ -49,6 +62,15 @@ class Inside:
         if self.runs:
             os.kill(self.pid, number)
             self._process.wait(60)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it, as if its machine hung, and let it go on afterwards."""
+        try:
+            with held(self.pid):
+                yield
+        finally:  # nsenter has stopped, too, when its child did
+            self._process.send_signal(signal.SIGCONT)
 
     def end_all(self) -> None:
         """Kill it with all that it started."""
@@ -104,10 +126,10 @@ class Lab:
         if self._door:
             self._door.close()
         self._door = self._api = None
-        self.cluster.down()
         for process in self._started:
             process.end_all()
         self._started.clear()
+        self.cluster.down()
 
     def start(self, name: str, *argv: str | Path, **environment: str) -> Inside:
         """Start a process inside; its output is added to the log of that name."""

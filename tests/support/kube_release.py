@@ -1,4 +1,4 @@
-"""katacsi and the sidecars in a cluster, as processes: each with the token of its own ServiceAccount."""
+"""katacsi and its sidecars in a cluster: processes with the tokens of the chart's pods."""
 
 from __future__ import annotations
 
@@ -13,71 +13,43 @@ import yaml
 
 import kubetools
 from kube_files import NODE
-from support.kube_http import ApiError, until
+from support.kube_chart import DRIVER, NAMESPACE, Chart, pod_of, token_of
+from support.kube_http import until
 from support.kube_lab import KUBELET, TREE, Inside, Lab
-from support.kube_objects import storage_class
-from support.kube_rights import NAMESPACE, release_objects
+from support.kube_rights import ACCOUNT, ACCOUNT_NAMESPACE, snapshot_controller_objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DRIVER = "local.katacsi.io"
+    from support.kube_http import Object
+
 #: As the kubelet does with containers: csi-provisioner ends when it loses the driver.
 SUPERVISED = 'while :; do "$@"; sleep 0.5; done'
 #: Where Kata looks for records, inside.
 RECORDS = Path("/run/kata-containers/shared/direct-volumes")
-NO_GROUPS = "--feature-gates=CSIVolumeGroupSnapshot=false"
-
-ON_EACH_NODE = {
-    "csi-provisioner": [
-        "--node-deployment",
-        "--node-deployment-immediate-binding=false",
-        "--strict-topology",
-        "--immediate-topology=false",
-        "--enable-capacity",
-        "--capacity-ownerref-level=-1",
-        "--capacity-poll-interval=5s",
-        "--extra-create-metadata",
-    ],
-    "csi-snapshotter": ["--node-deployment", "--extra-create-metadata", NO_GROUPS],
-}
-ONCE = {
-    "csi-resizer": ["--leader-election", f"--leader-election-namespace={NAMESPACE}"],
-    "snapshot-controller": ["--enable-distributed-snapshotting", NO_GROUPS],
-}
-
-#: Pools `default`, a folder, and `reflink`, an xfs; what the parameter says, and nothing.
-CLASSES = (
-    storage_class("host", DRIVER, {"katacsi.io/pool": "default", "katacsi.io/direct": "false"}),
-    storage_class("direct", DRIVER, {"katacsi.io/pool": "default", "katacsi.io/direct": "true"}),
-    storage_class("auto", DRIVER, {"katacsi.io/pool": "reflink"}),
-    storage_class(
-        "xfs",
-        DRIVER,
-        {
-            "katacsi.io/pool": "reflink",
-            "katacsi.io/direct": "false",
-            "csi.storage.k8s.io/fstype": "xfs",
-        },
-    ),
-    storage_class("kept", DRIVER, {"katacsi.io/pool": "default"}, reclaimPolicy="Retain"),
-)
 
 
 class Plugin:
-    """The driver of a node, with the sidecars that stand beside it.
+    """The driver of a node and the sidecars that stand beside it: what the chart's pod runs, as processes.
 
     Args:
         lab: the cluster.
+        chart: the release.
         node: the node's name. Only `node-1` has a kubelet.
-        quota: of the pool `default`.
-        settings: beside the usual ones.
+        quota: of the pool `default`, instead of the chart's.
+        settings: of the driver, instead of the chart's.
     """
 
     def __init__(
-        self, lab: Lab, node: str = NODE, quota: str = "20Gi", settings: Mapping[str, Any] | None = None
+        self,
+        lab: Lab,
+        chart: Chart,
+        node: str = NODE,
+        *,
+        quota: str = "",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.lab, self.node = lab, node
+        self.lab, self.chart, self.node = lab, chart, node
         self._quota = quota
         self._settings = settings or {}
         self.folder = lab.files.folder / "nodes" / node
@@ -96,18 +68,25 @@ class Plugin:
         """Return the driver's log: JSON, at level debug."""
         return self.lab.files.log / f"katacsi-{self.node}.log"
 
-    def start(self) -> None:
-        """Start the driver and its sidecars, and wait until the kubelet, if there is one, has taken it."""
+    def start(self, *names: str) -> None:
+        """Start the driver and its sidecars, and wait until the kubelet, if there is one, has taken it.
+
+        Args:
+            names: of the sidecars; all, if none is named.
+        """
+        pod = pod_of(self.lab, self.chart, self.node)
+        config = self.lab.files.write_kubeconfig(self.node, token_of(self.lab, self.chart, pod))
         self.start_driver()
-        for name, options in ON_EACH_NODE.items():
-            self.sidecars[name] = start_sidecar(self.lab, name, options, self.node, self.socket)
+        for name, container in self.chart.containers.items():
+            if name in names or (not names and name.startswith("csi-")):
+                self.sidecars[name] = self._start_sidecar(name, container["args"], config, pod)
         if self.node == NODE:
             self.wait_registered()
 
     def start_driver(self) -> None:
         """Start the driver, with what was there before."""
-        self._make_pools()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_pools()
         config = self.folder / "katacsi.yaml"
         config.write_text(yaml.safe_dump(self._configuration()), "utf-8")
         self.lab.run("mkdir", "-p", str(self.socket.parent), str(KUBELET / "plugins_registry"), str(RECORDS))
@@ -115,6 +94,20 @@ class Plugin:
         options = ["--endpoint", f"unix://{self.socket}", "--node-id", self.node]
         self.driver = self.lab.start(f"katacsi-{self.node}", *program, *options)
         self.wait_serving()
+
+    def _start_sidecar(self, name: str, arguments: list[str], config: Path, pod: Object) -> Inside:
+        """Start a sidecar with the arguments and variables of its container, again whenever it ends."""
+        given = [each for each in arguments if not each.startswith("--csi-address=")]
+        if "--leader-election" in given:
+            given.append(f"--leader-election-namespace={NAMESPACE}")  # in a pod it finds that by itself
+        return self.lab.start(
+            f"{name}-{self.node}",
+            *("bash", "-c", SUPERVISED, "sidecar", kubetools.path(name)),
+            *(f"--csi-address={self.socket}", f"--kubeconfig={config}", *given),
+            NODE_NAME=self.node,
+            NAMESPACE=NAMESPACE,
+            POD_NAME=pod["metadata"]["name"],
+        )
 
     def wait_serving(self) -> None:
         """Wait until the driver's socket answers."""
@@ -138,6 +131,13 @@ class Plugin:
         assert self.driver is not None
         self.driver.end(signal.SIGKILL)
 
+    def end(self) -> None:
+        """End all that runs of it, as the node's power-off does."""
+        for process in (*self.sidecars.values(), self.driver):
+            if process is not None:
+                process.end_all()
+        self.lab.run("umount", "--lazy", f"{self.folder}/reflink", check=False)
+
     def calls(self) -> list[dict[str, Any]]:
         """Return what the driver was asked and what it answered since it was first started, from its log."""
         entries = []
@@ -152,7 +152,12 @@ class Plugin:
 
     def volumes(self) -> list[str]:
         """Return the volumes of the pool `default`, from its folder."""
-        folder = self.pool / "volumes"
+        return self.images("default")
+
+    def images(self, pool: str) -> list[str]:
+        """Return the volumes of a pool, from its folder."""
+        within = {"default": self.pool, "reflink": self.folder / "reflink/pool"}[pool] / "volumes"
+        folder = self.lab.path(within)
         return sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
 
     def _known_to_kubelet(self) -> list[str]:
@@ -172,71 +177,30 @@ class Plugin:
         self.lab.run("mkdir", "-p", f"{mount}/pool")
 
     def _configuration(self) -> dict[str, Any]:
-        usual: dict[str, Any] = {
-            "driver_name": DRIVER,
-            "log": {"level": "debug", "format": "json"},
-            "pools": {
-                "default": {"backend": "loopfile", "directory": str(self.pool), "quota": self._quota},
-                "reflink": {"backend": "loopfile", "directory": f"{self.folder}/reflink/pool"},
-            },
-        }
-        if self.node == NODE:
-            usual["kubelet"] = {"registration_socket": f"{KUBELET}/plugins_registry/{DRIVER}-reg.sock"}
-        else:
-            usual["state_directory"] = f"/run/katacsi/{self.node}"
-            usual["direct_volume_root"] = f"/run/records/{self.node}"
-        return usual | dict(self._settings)
+        """Return the chart's settings, with the paths of a process instead of a container's."""
+        settings = self.chart.settings
+        settings["pools"]["default"]["directory"] = str(self.pool)
+        if self._quota:
+            settings["pools"]["default"]["quota"] = self._quota
+        settings["pools"]["reflink"]["directory"] = f"{self.folder}/reflink/pool"
+        settings["kube"]["kubeconfig"] = str(self.lab.files.kubeconfig(self.node))
+        settings["host_proc"] = "/proc"
+        if self.node != NODE:
+            for name in ("kubelet", "health", "metrics"):
+                settings.pop(name, None)
+            settings["state_directory"] = f"/run/katacsi/{self.node}"
+            settings["direct_volume_root"] = f"/run/records/{self.node}"
+        return settings | dict(self._settings)
 
 
-def install(lab: Lab) -> None:
-    """Bring into the cluster what a release consists of, beside its pods."""
-    crds = [yaml.safe_load(file.read_text("utf-8")) for file in sorted(kubetools.path("crds").iterdir())]
-    snapshot_class = {
-        "apiVersion": "snapshot.storage.k8s.io/v1",
-        "kind": "VolumeSnapshotClass",
-        "metadata": {"name": "katacsi"},
-        "driver": DRIVER,
-        "deletionPolicy": "Delete",
-    }
-    for item in (*crds, *release_objects(DRIVER), *CLASSES):
+def start_snapshot_controller(lab: Lab) -> Inside:
+    """Start what a cluster with snapshots has once, whoever makes its volumes."""
+    for item in snapshot_controller_objects():
         lab.api.apply(item)
-    until("the snapshot CRDs are served", lambda: all(_is_served(lab, crd) for crd in crds))
-    until("the snapshot API answers", lambda: _applied(lab, snapshot_class))
-
-
-def _is_served(lab: Lab, crd: dict[str, Any]) -> bool:
-    seen = lab.api.get("CustomResourceDefinition", crd["metadata"]["name"]) or {}
-    conditions = {each["type"]: each["status"] for each in seen.get("status", {}).get("conditions", [])}
-    return conditions.get("Established") == "True"
-
-
-def _applied(lab: Lab, item: dict[str, Any]) -> bool:
-    try:
-        lab.api.apply(item)
-    except ApiError as error:
-        if error.code != 404:
-            raise
-        return False
-    return True
-
-
-def start_once(lab: Lab, plugin: Plugin) -> dict[str, Inside]:
-    """Start what a cluster has once: csi-resizer, beside one of the drivers, and snapshot-controller."""
-    sockets = {"csi-resizer": plugin.socket, "snapshot-controller": None}
-    return {
-        name: start_sidecar(lab, name, ONCE[name], plugin.node, address) for name, address in sockets.items()
-    }
-
-
-def start_sidecar(lab: Lab, name: str, options: list[str], node: str, csi: Path | None) -> Inside:
-    """Start a sidecar as its ServiceAccount; it is started again whenever it ends."""
-    config = lab.files.write_kubeconfig(name, lab.api.token_of(name, NAMESPACE))
-    address = [f"--csi-address={csi}"] if csi else []
+    config = lab.files.write_kubeconfig("snapshot-controller", lab.api.token_of(ACCOUNT, ACCOUNT_NAMESPACE))
     return lab.start(
-        f"{name}-{node}",
-        *("bash", "-c", SUPERVISED, "sidecar", kubetools.path(name), *address),
-        *(f"--kubeconfig={config}", "--v=4", *options),
-        NODE_NAME=node,
-        NAMESPACE=NAMESPACE,
-        POD_NAME="none",
+        "snapshot-controller-node-1",
+        *("bash", "-c", SUPERVISED, "controller", kubetools.path("snapshot-controller")),
+        *(f"--kubeconfig={config}", "--v=4", "--enable-distributed-snapshotting"),
+        "--feature-gates=CSIVolumeGroupSnapshot=false",
     )

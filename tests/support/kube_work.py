@@ -152,14 +152,15 @@ class Work:
     def left(self) -> list[str]:
         """Return what is left on the node of any volume."""
         mounts = [line for line in self.lab.mounts() if "kubernetes.io" in line and "csi" in line]
-        loops = [f"{device}: {file}" for device, file in leaks.loops_below(self.plugin.pool).items()]
+        devices = leaks.loops_below(self.plugin.folder).items()
+        loops = [f"{device}: {file}" for device, file in devices if file.name != "reflink.img"]
         records = subprocess.run(
             ["find", self.lab.path(RECORDS), "-type", "f"],
             capture_output=True,
             text=True,
             check=False,
         ).stdout.split()
-        return [*mounts, *loops, *records, *self.plugin.volumes()]
+        return [*mounts, *loops, *records, *self.plugin.volumes(), *self.plugin.images("reflink")]
 
     def _runs(self, name: str) -> bool:
         status: dict[str, Any] = (self.api.get("Pod", name) or {}).get("status", {})
