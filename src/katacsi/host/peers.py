@@ -46,8 +46,8 @@ def going_with(mounts: Collection[Mount]) -> set[int]:
 
 def _places(mount: Mount, by_id: Mapping[int, Mount], kinds: tuple[str, ...]) -> set[_Place]:
     beneath = by_id.get(mount.parent_id)
-    if beneath is None:
-        return set()  # at the root of what this process sees
+    if beneath is None or not mount.target.is_relative_to(beneath.target):
+        return set()  # at the root of what this process sees, or out of its sight
     path = PurePosixPath(beneath.root) / mount.target.relative_to(beneath.target)
     return {
         _Place(word.partition(":")[2], path, mount.device, mount.root)
