@@ -16,6 +16,7 @@ from support.kube_http import ApiError, path_of, until
 from support.kube_objects import claim
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.kube_http import Api, Object
@@ -98,16 +99,21 @@ def test_the_api_server_takes_every_example(space: Lab, path: Path):
 
 
 @pytest.fixture(scope="module")
-def release(space: Lab) -> Lab:
+def release(space: Lab) -> Iterator[Lab]:
     """The accounts, the rules, the classes and the policies of a release, without its pods."""
-    for item in rendered({}):
-        if item["kind"] not in ("DaemonSet", "ConfigMap", "VolumeSnapshotClass"):
-            space.api.apply(item)
+    without = ("DaemonSet", "ConfigMap", "VolumeSnapshotClass")
+    items = [item for item in rendered({}) if item["kind"] not in without]
+    for item in items:
+        space.api.apply(item)
     # A policy is in force a moment after it was made.
     probe = copy.deepcopy(volume("probe", "another"))
     account = on_node(space, "node-1")
     until("the policy is in force", lambda: _refused(account, probe))
-    return space
+    yield space
+    for item in items:
+        if item["kind"] != "CSIDriver":  # the other tests' driver has this name, too
+            metadata = item["metadata"]
+            space.api.delete(item["kind"], metadata["name"], metadata.get("namespace", SPACE))
 
 
 def on_node(lab: Lab, node: str) -> Api:

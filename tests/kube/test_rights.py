@@ -40,5 +40,5 @@ def test_no_rule_is_missing(lab: Lab, chart: Chart, plugin: Plugin):
 def test_no_rule_is_too_much(lab: Lab, chart: Chart, plugin: Plugin):
     """Each right that the chart gives was used in this run, or it is known when it would be."""
     used, _ = requests(lab.files.audit_log, _account(chart))
-    idle = unused(granted(chart), used)
+    idle = unused(granted(chart, chart.account), used)
     assert not {right for right in idle if right not in SELDOM}

@@ -42,10 +42,15 @@ def requests(log: Path, account: str) -> tuple[set[Right], set[str]]:
     return used, refused
 
 
-def granted(chart: Chart) -> set[Right]:
-    """Return the rights that a chart's roles give, taken apart."""
+def granted(chart: Chart, account: str) -> set[Right]:
+    """Return the rights that a chart's roles give to an account, taken apart."""
+    bound = {
+        (item["roleRef"]["kind"], item["roleRef"]["name"])
+        for item in chart.items
+        if item["kind"].endswith("RoleBinding") and account in [each["name"] for each in item["subjects"]]
+    }
     found = set()
-    for role in (item for item in chart.items if item["kind"] in ("Role", "ClusterRole")):
+    for role in (item for item in chart.items if (item["kind"], item["metadata"]["name"]) in bound):
         for rule in role["rules"]:
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:

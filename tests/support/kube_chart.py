@@ -78,8 +78,8 @@ class Chart:
         return str(self.one("DaemonSet")["spec"]["template"]["spec"]["serviceAccountName"])
 
     def applied(self) -> list[Object]:
-        """Return the objects as the lab applies them."""
-        items = copy.deepcopy(self.items)
+        """Return the objects as the lab applies them; there is no image for the watch's Deployment."""
+        items = copy.deepcopy([item for item in self.items if item["kind"] != "Deployment"])
         for item in items:
             if item["kind"] == "DaemonSet":
                 pod = item["spec"]["template"]["spec"]
