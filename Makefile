@@ -10,7 +10,7 @@ ROOT_TOOLS := $(if $(filter 0,$(shell id -u)),tools)
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: ## Make .venv from the lock (instantaneous when it is up to date)
@@ -58,6 +58,10 @@ bench-cluster: $(ROOT_TOOLS) venv ## Measure volumes in a real Kubernetes of one
 .PHONY: lab-nested
 lab-nested: $(ROOT_TOOLS) venv ## The whole chain once: a real LV, a record, a KVM guest, a growth (root)
 	@$(PYTHON) tools/lab_nested.py $(ARGS)
+
+.PHONY: e2e
+e2e: $(ROOT_TOOLS) venv ## Run Kubernetes' own external storage tests in the kube lab; ARGS="--focus subPath" (root)
+	@$(PYTHON) tests/external/run.py $(ARGS)
 
 .PHONY: kube-lab
 kube-lab: venv ## Boot a Kubernetes of one node and open a shell in it (root)

@@ -13,14 +13,25 @@ import tarfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 FOLDERS = ("bin", "etc", "tmp", "root", "proc", "sys", "dev", "var")
 USERS = b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"
 
 
-def write_busybox(target: Path, reference: str, program: Path) -> None:
-    """Write an image of one program and its many names; it sleeps, so it serves as a sandbox, too."""
+def write_busybox(
+    target: Path, reference: str, program: Path, scripts: Mapping[str, bytes] | None = None
+) -> None:
+    """Write an image of one program and its many names; it sleeps, so it serves as a sandbox, too.
+
+    Args:
+        target: the archive; it is replaced as a whole.
+        reference: the name that pods call it by.
+        program: a static busybox.
+        scripts: shell scripts by their names in /bin; `entrypoint` gets the arguments of a container.
+    """
+    scripts = scripts or {}
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for name in FOLDERS:
@@ -31,13 +42,16 @@ def write_busybox(target: Path, reference: str, program: Path) -> None:
         _add(tar, "etc/passwd", USERS)
         names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
         for name in names:
-            if name != "busybox":
+            if name != "busybox" and name not in scripts:
                 link = tarfile.TarInfo(f"bin/{name}")
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"
                 tar.addfile(link)
-    write_archive(
-        target, reference, layer.getvalue(), {"Cmd": ["/bin/sleep", "2147483647"], "Env": ["PATH=/bin"]}
-    )
+        for name, content in scripts.items():
+            _add(tar, f"bin/{name}", content, 0o755)
+    config: dict[str, object] = {"Cmd": ["/bin/sleep", "2147483647"], "Env": ["PATH=/bin"]}
+    if "entrypoint" in scripts:
+        config |= {"Entrypoint": ["/bin/entrypoint"], "Cmd": ["pause"]}
+    write_archive(target, reference, layer.getvalue(), config)
 
 
 def write_archive(target: Path, reference: str, layer: bytes, config: dict[str, object]) -> None:
