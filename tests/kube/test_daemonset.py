@@ -14,6 +14,7 @@ import chart_goldens
 import image_archive
 import kube_image
 import kubetools
+from kube_settings import IMAGE
 from support.chart import driver_of
 from support.kube_http import until
 from support.kube_objects import claim, pod
@@ -42,7 +43,7 @@ def values(folder: Path) -> Object:
     return {
         "driverName": DRIVER,
         "image": {"repository": "katacsi.test/katacsi", "tag": "1", "pullPolicy": "Never"},
-        "pools": {"default": {"backend": "loopfile", "directory": str(folder / "pool"), "quota": "2Gi"}},
+        "pools": {"default": {"backend": "loopfile", "directory": str(folder / "pool"), "quota": "20Gi"}},
         "sidecars": sidecars,
         "storageClasses": {
             "katacsi": None,
@@ -139,7 +140,12 @@ def volumes(lab: Lab, release: Path) -> Iterator[Path]:
             if each["metadata"]["name"].startswith("release-"):
                 lab.api.delete(kind, each["metadata"]["name"])
         until(f"no {kind} is left", lambda kind=kind: "release-" not in str(_names(lab, kind)))
-    until("no volume is left", lambda: not list((release / "pool" / "volumes").iterdir()))
+    until("no volume is left", lambda: not _volumes(lab, release))
+
+
+def _volumes(lab: Lab, release: Path) -> list[Path]:
+    """Give the folders of the pool's volumes."""
+    return list(lab.path(release / "pool" / "volumes").iterdir())
 
 
 def _names(lab: Lab, kind: str) -> list[str]:
@@ -174,16 +180,26 @@ def test_volumes_live_in_a_release(lab: Lab, volumes: Path):
     wanted = {"spec": {"resources": {"requests": {"storage": "400Mi"}}}}
     lab.api.patch("PersistentVolumeClaim", "release-host", wanted)
 
-    def grown() -> bool:
-        found = lab.api.get("PersistentVolumeClaim", "release-host") or {}
-        return found["status"]["capacity"]["storage"] == "400Mi"
-
-    until("the claim has grown", grown)
+    until("the claim has grown", lambda: _size(lab, "release-host") == "400Mi")
     _roll_over(lab)
     assert lab.in_pod("release-host", "cat /data/file") == "kept"
     lab.api.apply(pod("release-later", "release-host"))
     _running(lab, "release-later")
     assert lab.in_pod("release-later", "cat /data/file") == "kept"
+
+
+def _stopped(lab: Lab, names: list[str]) -> None:
+    """Let the first of an example's pods have had its volume."""
+    if len(names) > 1:
+        name = names.pop(0)
+        _running(lab, name)
+        lab.api.delete("Pod", name)
+        until(f"{name} is gone", lambda: lab.api.get("Pod", name) is None)
+
+
+def _size(lab: Lab, name: str) -> str:
+    found = lab.api.get("PersistentVolumeClaim", name) or {}
+    return str(found["status"].get("capacity", {}).get("storage", ""))
 
 
 def _roll_over(lab: Lab) -> None:
@@ -221,6 +237,57 @@ def _of_nodes(lab: Lab) -> str:
     """Give what the driver answered to the kubelet."""
     lines = _log(lab, "--container=katacsi", "--tail=-1").splitlines()
     return "\n".join(line for line in lines if '"answered"' in line and '"Node' in line)
+
+
+EXAMPLES = sorted(
+    path
+    for path in (chart_goldens.TREE / "examples" / "kubernetes").glob("*.yaml")
+    if not path.stem.startswith(("values-", "doctor", "runtime-class"))
+)
+
+
+def _example(path: Path) -> list[Object]:
+    """Read an example, with the classes and the image that there are here."""
+    text = path.read_text("utf-8").replace("lassName: katacsi", "lassName: release")
+    return list(yaml.safe_load_all(text.replace("debian:stable-slim", IMAGE)))
+
+
+@pytest.fixture
+def snapshots(lab: Lab) -> None:
+    """The cluster's snapshot-controller, where none runs yet."""
+    if not lab.run("pgrep", "-f", "snapshot-controller", check=False):
+        config = f"--kubeconfig={lab.files.kubeconfig('admin')}"
+        flags = ("--enable-distributed-snapshotting", "--feature-gates=CSIVolumeGroupSnapshot=false")
+        lab.start("snapshot-controller-release", kubetools.path("snapshot-controller"), config, *flags)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_does_what_it_says(lab: Lab, release: Path, snapshots: None, path: Path):
+    """Every pod of an example runs with its volume, made by the release as a reader would have it."""
+    del snapshots
+    objects = _example(path)
+    names = [each["metadata"]["name"] for each in objects if each["kind"] == "Pod"]
+    try:
+        for each in objects:
+            if each["metadata"]["name"] in ("taken", "restored", "clone"):
+                _stopped(lab, names)  # a pool without reflinks copies what no pod uses
+            lab.api.apply(each | {"metadata": {**each["metadata"], "namespace": "default"}})
+        if path.stem == "read-write-once-pod":
+            _running(lab, "first")
+            assert (lab.api.get("Pod", "second") or {})["status"]["phase"] == "Pending"
+            lab.api.delete("Pod", "first")
+            names.remove("first")
+        _running(lab, *names)
+        if path.stem == "expand":
+            wanted = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+            lab.api.patch("PersistentVolumeClaim", "grows", wanted)
+            until("the claim has grown", lambda: _size(lab, "grows") == "2Gi")
+    finally:
+        for kind in ("Pod", "VolumeSnapshot", "PersistentVolumeClaim"):
+            for each in objects:
+                if each["kind"] == kind:
+                    lab.api.delete(kind, each["metadata"]["name"])
+    until("no volume is left", lambda: not _volumes(lab, release))
 
 
 def test_the_doctor_of_the_examples_sees_the_node(lab: Lab, release: Path):
