@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from katacsi import tracing
 from katacsi.errors import VolumeInUse
 from katacsi.host import block, mount
+from katacsi.volumes.publish.route import Found
 
 if TYPE_CHECKING:
     from katacsi.volumes.publish.marks import Marks, Published
@@ -39,10 +40,15 @@ class BlockRoute:
         block.set_read_only(volume.device.path, published.read_only)
         return True
 
+    def clear(self, volume: NodeVolume, published: Published) -> Found:
+        """Nothing is in the way of a device node."""
+        del volume, published
+        return Found()
+
     @tracing.phase("prepare")
-    async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+    async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
         """Remember for good that a workload writes what no probe can tell from nothing."""
-        del undo
+        del found, undo
         if not published.read_only:
             await volume.settle(raw_written=True)
 

@@ -20,6 +20,7 @@ from katacsi.host import block, mount
 from katacsi.host.offloop import off_loop
 from katacsi.host.rootgroup import ensure_root_group
 from katacsi.volumes import capabilities, soundness, unused
+from katacsi.volumes.publish.route import Found
 
 if TYPE_CHECKING:
     from katacsi.directvolume.writer import DirectVolumeWriter
@@ -65,10 +66,15 @@ class DirectRoute:
         except CorruptRecord:
             return False
 
+    def clear(self, volume: NodeVolume, published: Published) -> Found:
+        """Take the device off the host."""
+        _take_off_host(volume, published)
+        return Found()
+
     @tracing.phase("prepare")
-    async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
-        """Take the device off the host, finish a growth, and remember that a guest will write."""
-        await off_loop(_take_off_host, volume, published)
+    async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
+        """Finish a growth, and remember that a guest will write."""
+        del found, undo
         if volume.facts.pending_size or volume.facts.growing:
             await self._growth.before_publish(volume)
         if published.read_only:

@@ -10,9 +10,9 @@ from katacsi import tracing
 from katacsi.errors import Precondition, VolumeInUse
 from katacsi.host import block, growth, health, mount, ownership, superblock
 from katacsi.host.offloop import off_loop
+from katacsi.volumes.publish.route import Found
 
 if TYPE_CHECKING:
-    from katacsi.host.superblock import Superblock
     from katacsi.settings import Settings
     from katacsi.volumes.growth import Growth
     from katacsi.volumes.publish.marks import Published
@@ -49,14 +49,30 @@ class HostRoute:
             mount.remount_bind(published.target, read_only=published.read_only)
         return bool(mounts)
 
+    def clear(self, volume: NodeVolume, published: Published) -> Found:
+        """Look whether the device is mounted at the staging path, and if not, which filesystem it has.
+
+        Raises:
+            VolumeInUse: something else is mounted there, which is not covered up.
+        """
+        mounts = mount.at(Path(published.staging))
+        for entry in mounts:
+            if not volume.shown_by(entry):
+                raise VolumeInUse(
+                    f"staging_target_path {published.staging}: {entry.source} is mounted there, not {volume}"
+                )
+        # A growth that was cut off is mended first; what is there now counts for nothing.
+        read = not mounts and not volume.facts.growing
+        return Found(bool(mounts), superblock.read(volume.device.path) if read else None)
+
     @tracing.phase("prepare")
-    async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
+    async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
         """Make the filesystem as large as its device; what only grows mounted is mounted for that."""
-        staged, found = await off_loop(_look, volume, published)
-        if staged:
+        if found.mounted:
             return
-        await self._growth.before_mount(volume, found)
-        if found is None or not growth.fills(found, volume.device.size_bytes):
+        filesystem = found.filesystem
+        await self._growth.before_mount(volume, filesystem)
+        if filesystem is None or not growth.fills(filesystem, volume.device.size_bytes):
             await off_loop(_mount, volume, published, undo)
             await self._growth.after_mount(volume, Path(published.staging))
 
@@ -81,23 +97,6 @@ class HostRoute:
         undo.add(f"bind at {published.path}", partial(_unbind, published))
         mount.ensure_target_directory(published.target)
         mount.bind(staging, published.target, read_only=published.read_only, flags=published.mount_flags)
-
-
-def _look(volume: NodeVolume, published: Published) -> tuple[bool, Superblock | None]:
-    """Whether the device is mounted at the staging path, and if not, which filesystem it has.
-
-    Raises:
-        VolumeInUse: something else is mounted there, which is not covered up.
-    """
-    mounts = mount.at(Path(published.staging))
-    for entry in mounts:
-        if not volume.shown_by(entry):
-            raise VolumeInUse(
-                f"staging_target_path {published.staging}: {entry.source} is mounted there, not {volume}"
-            )
-    # A growth that was cut off is mended first; what is there now counts for nothing.
-    found = None if mounts or volume.facts.growing else superblock.read(volume.device.path)
-    return bool(mounts), found
 
 
 def _mount(volume: NodeVolume, published: Published, undo: Undo) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from katacsi.host.superblock import Superblock
     from katacsi.volumes.publish.marks import Published
     from katacsi.volumes.undo import Undo
     from katacsi.volumes.volume import NodeVolume
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a route finds before it prepares a volume.
+
+    Attributes:
+        mounted: the staging path shows the filesystem already.
+        filesystem: what is on the device; None: not looked at, or none.
+    """
+
+    mounted: bool = False
+    filesystem: Superblock | None = None
 
 
 class Route(Protocol):
@@ -23,11 +38,17 @@ class Route(Protocol):
             VolumeInUse: the target shows something else.
         """
 
-    async def prepare(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
-        """See to what is stored, and to the filesystem, before anybody gets the device.
+    def clear(self, volume: NodeVolume, published: Published) -> Found:
+        """See that nothing on this host is in the way, and say what `prepare` has to know; it blocks.
 
-        Nobody has it then: the workflow has proven that.
+        Nobody has the device then: the workflow has proven that.
+
+        Raises:
+            VolumeInUse: something is in the way.
         """
+
+    async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
+        """See to what is stored, and to the filesystem, before anybody gets the device."""
 
     def deliver(self, volume: NodeVolume, published: Published, undo: Undo) -> None:
         """Change the host, from whatever state a former try has left; it blocks."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from katacsi.volumes.context import Context
     from katacsi.volumes.publish.marks import Staged
-    from katacsi.volumes.publish.route import Route
+    from katacsi.volumes.publish.route import Found, Route
     from katacsi.volumes.requests import Publish
     from katacsi.volumes.volume import NodeVolume
 
@@ -91,28 +91,29 @@ class Publishing:
         published = replace(wanted, device=str(device.path))
         async with Undo() as undo:
             taken_back = undo if former is None else Undo()
-            begun = await off_loop(self._begin, route, volume, published, former, taken_back)
+            begun, found = await off_loop(self._begin, route, volume, published, former, taken_back)
             if begun is not _Begun.STANDS:
-                if begun is not _Begun.HELD_BY_ITS_POD:
-                    await route.prepare(volume, published, taken_back)
+                if found is not None:
+                    await route.prepare(volume, published, found, taken_back)
                 volume.untouched = False
                 await off_loop(route.deliver, volume, published, taken_back)
         return published
 
     def _begin(
         self, route: Route, volume: NodeVolume, published: Published, former: Published | None, undo: Undo
-    ) -> _Begun:
-        """Look what is there, and remember what is going to be.
+    ) -> tuple[_Begun, Found | None]:
+        """Look what is there, remember what is going to be, and clear the way where nobody has the device.
 
         Raises:
             VolumeInUse: the target shows something else, or somebody else has the device.
         """
         if self._stands(route, volume, published):
-            return _Begun.STANDS
+            return _Begun.STANDS, None
         undo.add("publish mark", lambda: self._marks.remove(published))
         self._marks.add(published)
-        held = self._is_held_by_its_pod(volume, published, former)
-        return _Begun.HELD_BY_ITS_POD if held else _Begun.FREE
+        if self._is_held_by_its_pod(volume, published, former):
+            return _Begun.HELD_BY_ITS_POD, None
+        return _Begun.FREE, route.clear(volume, published)
 
     def _is_held_by_its_pod(self, volume: NodeVolume, published: Published, former: Published | None) -> bool:
         """Whether the pod of this very target has the device already; what it has is not looked at.
