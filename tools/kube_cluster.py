@@ -182,11 +182,34 @@ def sweep(parent: Path) -> None:
 
 
 def loop_devices(folder: Path) -> list[str]:
-    """Return the loop devices whose files are, or were, below a folder."""
-    found = []
+    """Return the loop devices whose files are, or were, below a folder; those that lie on others come first.
+
+    What a container attached has the path that its file had there, so a volume on a filesystem of ours is
+    found by the device of that filesystem.
+    """
+    found: list[str] = []
     for state in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # detached between listing and reading
             file = state.read_text("utf-8", "surrogateescape").removesuffix("\n")
             if Path(file.removesuffix(" (deleted)")).is_relative_to(folder):
                 found.append(f"/dev/{state.parts[3]}")
-    return found
+    beneath = _devices_beneath()
+    for device in found:  # it grows meanwhile: a device may lie on one that lies on ours
+        with contextlib.suppress(OSError):
+            node = Path(device).stat().st_rdev
+            number = f"{os.major(node)}:{os.minor(node)}"
+            found += [above for above, below in beneath.items() if below == number and above not in found]
+    return found[::-1]
+
+
+def _devices_beneath() -> dict[str, str]:
+    """Return, of each loop device, the major:minor of the device that the filesystem of its file is on."""
+    columns = "NAME,BACK-MAJ:MIN"
+    said = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", columns],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = (line.split() for line in said.stdout.splitlines())
+    return {row[0]: row[1] for row in rows if len(row) == 2}

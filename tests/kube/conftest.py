@@ -52,6 +52,7 @@ def plugin(lab: Lab, chart: Chart) -> Plugin:
 @pytest.fixture
 def work(lab: Lab, plugin: Plugin) -> Iterator[Work]:
     """Give what a test makes its claims and pods with; afterwards nothing of them may be left anywhere."""
+    plugin.wait_registered()  # the test before may have stopped it
     work = Work(lab, plugin)
     yield work
     work.clean_up()

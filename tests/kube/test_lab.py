@@ -25,6 +25,15 @@ with bound_cluster(Path(sys.argv[1])) as cluster:
     disk = cluster.folder / "disk"
     disk.write_bytes(bytes(1 << 20))
     subprocess.run(["losetup", "--find", disk], check=True)
+    # A filesystem of ours that is seen elsewhere by another path, as in a driver's container.
+    image, mount = cluster.folder / "pool.img", Path(sys.argv[2])
+    with image.open("wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    (mount / "volume").write_bytes(bytes(1 << 20))
+    subprocess.run(["losetup", "--find", mount / "volume"], check=True)
+    subprocess.run(["umount", "--lazy", mount], check=True)
     print(cluster.folder, flush=True)
     time.sleep(600)
 """
@@ -32,15 +41,17 @@ with bound_cluster(Path(sys.argv[1])) as cluster:
 
 def test_a_killed_session_leaves_nothing_behind(lab: Lab, scratch: Path):
     """Its processes end with it, by the kernel; its devices, cgroups and files go at the next start."""
+    elsewhere = scratch / "elsewhere"
+    elsewhere.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-c", SESSION, scratch],
+        [sys.executable, "-c", SESSION, scratch, elsewhere],
         env={"PYTHONPATH": str(TREE / "tools"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
         stdout=subprocess.PIPE,
         text=True,
     ) as session:
         assert session.stdout is not None
         folder = scratch / session.stdout.readline().strip().rpartition("/")[2]
-        assert loop_devices(folder)
+        assert len(loop_devices(folder)) == 3
         assert _cgroups(folder)
         session.kill()
     until("its processes have ended", lambda: not _processes(folder))

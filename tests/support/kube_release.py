@@ -123,8 +123,20 @@ class Plugin:
         until(f"the driver of {self.node} serves", answers)
 
     def wait_registered(self) -> None:
-        """Wait until the kubelet has taken the driver."""
-        until("the kubelet has taken the driver", lambda: DRIVER in self._known_to_kubelet())
+        """Wait until the kubelet has taken the driver, this start of it and no former one.
+
+        A pod that comes before may wait for five minutes: the scheduler finds the driver missing on the node,
+        and looks again with all pods that it could not place.
+        """
+        until(
+            "the kubelet has taken the driver",
+            lambda: self._has_registered() and DRIVER in self._known_to_kubelet(),
+        )
+
+    def _has_registered(self) -> bool:
+        """Whether the driver has been told so since it serves."""
+        said = self.log.read_text("utf-8").rpartition('"event": "serving"')[2]
+        return '"event": "registered with the kubelet"' in said
 
     def crash(self) -> None:
         """End the driver with SIGKILL."""
