@@ -27,9 +27,9 @@ from client import TREE
 sys.path.insert(0, str(TREE / "tools"))
 sys.path.insert(0, str(TREE / "tests"))
 import cluster_costs
-import cluster_docs
 import cluster_nodes
 import cluster_report
+import figures
 from cluster_lives import ASKING_CLASS, BOUND, FOLDER, HOST, STATIC_CLASS, SUBJECTS, Lives
 from scratch import Failure
 
@@ -99,7 +99,8 @@ def main() -> int:
         print(f"bench: {failure}", file=sys.stderr)
         return 2
     if wanted.write_docs:
-        cluster_docs.write(results)
+        machine, tables = cluster_report.machine(results), cluster_report.tables(results)
+        figures.write("benchmarks.md", "bench-cluster", "end of figures of the cluster", machine, tables)
     if wanted.output == "json":
         print(json.dumps(cluster_report.as_json(results), indent=1))
     else:

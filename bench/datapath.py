@@ -20,8 +20,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datapath_docs
 import datapath_report
+import figures
 import tables
 from datapath_device import Growth, cap, measure_growth
 from datapath_fio import JOBS, Sample, Unreadable
@@ -74,7 +74,8 @@ def main() -> int:
         print(f"bench: {failure}", file=sys.stderr)
         return 2
     if wanted.write_docs:
-        datapath_docs.write(results)
+        machine, found = datapath_report.machine(results), datapath_report.tables(results)
+        figures.write("datapath.md", "bench-datapath", "end of figures", machine, found)
     if wanted.output == "json":
         print(json.dumps(datapath_report.as_json(results), indent=1))
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from katacsi import logs, settings
+from katacsi.cli.options import host_root_option
 from katacsi.cli.output import Output, output_option, print_facts, print_json, print_table
 from katacsi.doctor import examine
 from katacsi.findings import Verdict
@@ -32,13 +33,7 @@ _HEADINGS = ("VERDICT", "CHECK", "SUBJECT", "FOUND")
     metavar="FILE",
     help="The configuration file. Without it there are no pools to check, and defaults are taken.",
 )
-@click.option(
-    "--host-root",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=Path("/"),
-    metavar="DIR",
-    help="Where the node's root folder is seen; in the driver's pod /host.",
-)
+@host_root_option
 @click.option(
     "--kata-config",
     "kata_configurations",

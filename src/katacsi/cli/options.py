@@ -25,6 +25,14 @@ config_option = click.option(
     help="The configuration file.",
 )
 
+host_root_option = click.option(
+    "--host-root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("/"),
+    metavar="DIR",
+    help="Where the node's root folder is seen; in the driver's pod /host.",
+)
+
 volume_path_option = click.option(
     "--volume-path",
     required=True,

@@ -15,7 +15,7 @@ import click
 
 from katacsi import logs
 from katacsi.bundle.archive import bundle
-from katacsi.cli.options import config_option
+from katacsi.cli.options import config_option, host_root_option
 from katacsi.errors import HostError
 
 if TYPE_CHECKING:
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("support-bundle")
 @config_option
-@click.option(
-    "--host-root",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=Path("/"),
-    metavar="DIR",
-    help="Where the node's root folder is seen; in the driver's pod /host.",
-)
+@host_root_option
 @click.option(
     "--node-id",
     envvar="NODE_ID",

@@ -50,7 +50,13 @@ async def off_loop(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> 
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
     # Not run_in_executor, which chains a second future to this one: a third of what a hop costs.
-    _threads.submit(_run, processor.of_loop(), step, loop, ended)
+    try:
+        _threads.submit(_run, processor.of_loop(), step, loop, ended)
+    except RuntimeError:
+        # The system refused a thread, and the step waits in the queue all the same: it must not run once its
+        # caller was told that it did not.
+        ended.cancel()
+        raise
     return await ended
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,6 +34,23 @@ async def test_an_error_arrives_as_it_was_raised():
 
     with pytest.raises(HostError, match="the disk is gone"):
         await off_loop(fail)
+
+
+async def test_a_step_whose_thread_was_refused_never_runs(monkeypatch):
+    """The pool queues a step before it starts a thread for it; the next step finds both in the queue."""
+    ran, pool = [], ThreadPoolExecutor(1)
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with pool:
+        monkeypatch.setattr(offloop, "_threads", pool)
+        with monkeypatch.context() as refused:
+            refused.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                await off_loop(ran.append, "refused")
+        await off_loop(ran.append, "next")
+    assert ran == ["next"]
 
 
 async def test_the_log_context_goes_along():
