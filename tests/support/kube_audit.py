@@ -28,7 +28,8 @@ def requests(log: Path, account: str) -> tuple[set[Right], set[str]]:
     for line in log.read_text("utf-8").splitlines():
         event = json.loads(line)
         what = event.get("objectRef")
-        if event["user"]["username"] != account or not what:
+        # A request that was refused before its sender was known, as while the API server starts, has no name.
+        if event["user"].get("username") != account or not what:
             continue
         sub = f"/{what['subresource']}" if what.get("subresource") else ""
         right = (what.get("apiGroup", ""), what.get("resource", "") + sub, event["verb"])
