@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from katacsi.backends.api import FormatState
-from katacsi.inventory import kubeletpaths
 from katacsi.model import format_size
+from katacsi.volumes.publish import kubeletpaths
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Device, Volume

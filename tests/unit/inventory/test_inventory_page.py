@@ -14,9 +14,10 @@ import pytest
 from katacsi.backends.api import Capacity, Condition, Facts, FormatState, Page, Scope, Volume, VolumeId
 from katacsi.errors import PoolUnavailable
 from katacsi.httpserver import HttpServer, Request
-from katacsi.inventory import answering, kubeletpaths, looking, page
+from katacsi.inventory import answering, looking, page
 from katacsi.inventory.answering import InventoryPage
 from katacsi.inventory.looking import Lookout
+from katacsi.volumes.publish import kubeletpaths
 from katacsi.volumes.publish.marks import Marks, Published, Staged
 from katacsi.volumes.publish.mode import Mode
 
