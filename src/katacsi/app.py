@@ -212,7 +212,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         # Before the pools are closed: a change may have outlived the drain.
         stack.push_async_callback(changes.drained)
         cluster = workflows.context.cluster
-        refused = Teller(cluster.tell) if cluster is not None else None
+        refused = Teller(cluster.tell, workflows.context.marks) if cluster is not None else None
         server = DrainingServer(
             services(
                 workflows,

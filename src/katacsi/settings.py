@@ -94,8 +94,8 @@ class KubeSettings(_Section):
     )
     events: bool = Field(
         default=True,
-        description="Write an Event on the pod, or on the PVC, for every refusal that a person has to act "
-        "on.",
+        description="Write an Event on the pod, the PVC, the volume or the snapshot for every refusal that a "
+        "person has to act on.",
     )
 
 

@@ -99,6 +99,7 @@ async def test_the_life_of_a_volume_costs_three_requests(scratch, server, settin
             for _ in range(2):
                 await volume.create()
             assert volume.context["katacsi.io/direct"] == "true"
+            assert volume.context["katacsi.io/claim"] == "default/data"
             await volume.stage()
             for _ in range(3):
                 await volume.publish()

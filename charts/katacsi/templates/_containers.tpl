@@ -108,7 +108,7 @@ seLinuxOptions: {{- toYaml . | nindent 2 }}
 
 {{- define "katacsi.snapshotter" -}}
 {{- $own := .Values.sidecars.snapshotter -}}
-{{- $args := list "--csi-address=/csi/csi.sock" (ternary "--node-deployment" "--leader-election" (eq (include "katacsi.shape" .) "local")) "--feature-gates=CSIVolumeGroupSnapshot=false" (printf "--timeout=%s" $own.timeout) (printf "--worker-threads=%v" $own.workers) (printf "--retry-interval-max=%s" $own.retryIntervalMax) -}}
+{{- $args := list "--csi-address=/csi/csi.sock" (ternary "--node-deployment" "--leader-election" (eq (include "katacsi.shape" .) "local")) "--extra-create-metadata" "--feature-gates=CSIVolumeGroupSnapshot=false" (printf "--timeout=%s" $own.timeout) (printf "--worker-threads=%v" $own.workers) (printf "--retry-interval-max=%s" $own.retryIntervalMax) -}}
 {{- include "katacsi.sidecar" (dict "root" . "name" "snapshotter" "container" "csi-snapshotter" "args" $args) -}}
 {{- end }}
 

@@ -1,4 +1,4 @@
-"""Which refused calls people are told of by an Event, on which object, and by which word.
+"""Which refused calls people are told of by an Event, and by which word; on which object: see `subjects`.
 
 The callers write Events of their own with the same text (ProvisioningFailed, FailedMount). These have a
 reason for each kind of refusal, which alerts and people can tell apart.
@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from katacsi import errors
-from katacsi._gen.csi import v1 as csi
+from katacsi.csi.subjects import subjects_of
 from katacsi.errors import KatacsiError, OutOfSpace, WrongNode
-from katacsi.volumes import claims
-from katacsi.volumes.publish import pods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from katacsi.kube.objects import ObjectRef
     from katacsi.rpc.calls import Call
+    from katacsi.volumes.publish.marks import Marks
 
 log = structlog.get_logger(__name__)
 
@@ -48,16 +47,19 @@ class Teller:
 
     Args:
         tell: takes the object, the call, the reason and the words; see `katacsi.volumes.cluster.Cluster`.
+        marks: know which pods have a volume.
     """
 
-    def __init__(self, tell: Callable[[ObjectRef, str, str, str], None]) -> None:
+    def __init__(self, tell: Callable[[ObjectRef, str, str, str], None], marks: Marks) -> None:
         self._tell = tell
+        self._marks = marks
 
     def __call__(self, call: Call, error: Exception, words: str) -> None:
         """Tell of one refused call, if somebody has to act on it and is known to look at an object."""
         try:
-            if (reason := reason_of(error)) and (about := subject_of(call.message)):
-                self._tell(about, call.method.name, reason, words)
+            if reason := reason_of(error):
+                for about in subjects_of(call.message, self._marks):
+                    self._tell(about, call.method.name, reason, words)
         except Exception:
             log.exception("a refusal could not be told")  # the call's answer is not to suffer
 
@@ -72,12 +74,3 @@ def reason_of(error: Exception) -> str:
     if error.retry_helps and not isinstance(error, OutOfSpace):
         return ""
     return next((REASONS[family] for family in type(error).__mro__ if family in REASONS), "")
-
-
-def subject_of(message: object) -> ObjectRef | None:
-    """Give the object whose owner a call is made for, where the call says so."""
-    if isinstance(message, csi.CreateVolumeRequest):
-        return claims.reference(message.parameters, message.name)
-    if isinstance(message, csi.NodePublishVolumeRequest):
-        return pods.reference(message.volume_context)
-    return None

@@ -155,9 +155,10 @@ class EventRecorder:
         told.name = name
 
     def _event(self, told: _Told, namespace: str, name: str) -> Object:
-        regarding = {"apiVersion": "v1", "kind": told.about.kind, "name": told.about.name}
-        regarding |= {"namespace": told.about.namespace} if told.about.namespace else {}
-        regarding |= {"uid": told.about.uid} if told.about.uid else {}
+        about = told.about
+        regarding = {"apiVersion": about.api_version, "kind": about.kind, "name": about.name}
+        regarding |= {"namespace": about.namespace} if about.namespace else {}
+        regarding |= {"uid": about.uid} if about.uid else {}
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",

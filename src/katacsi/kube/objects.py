@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,8 +12,14 @@ if TYPE_CHECKING:
 POD: Final = "Pod"
 CLAIM: Final = "PersistentVolumeClaim"
 PERSISTENT_VOLUME: Final = "PersistentVolume"
+SNAPSHOT: Final = "VolumeSnapshot"
+SNAPSHOT_CONTENT: Final = "VolumeSnapshotContent"
 
 _SPOKEN: Final = {POD: "pod", CLAIM: "PVC", PERSISTENT_VOLUME: "PV"}
+_SNAPSHOTS: Final = "snapshot.storage.k8s.io/v1"
+_API_VERSIONS: Final = {SNAPSHOT: _SNAPSHOTS, SNAPSHOT_CONTENT: _SNAPSHOTS}
+
+_UID: Final = re.compile(r".*?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,11 @@ class ObjectRef:
     namespace: str
     name: str
     uid: str = ""
+
+    @property
+    def api_version(self) -> str:
+        """Which API the object is of."""
+        return _API_VERSIONS.get(self.kind, "v1")
 
     def __str__(self) -> str:
         below = f"{self.namespace}/" if self.namespace else ""
@@ -105,6 +117,15 @@ def ref_of(kind: str, metadata: Mapping[str, Any]) -> ObjectRef:
         str(metadata.get("name") or ""),
         str(metadata.get("uid") or ""),
     )
+
+
+def uid_in(name: str) -> str:
+    """Give the UID at the end of a name, empty where there is none.
+
+    Sidecars name a volume after the UID of its claim, a snapshot after that of its VolumeSnapshot.
+    """
+    found = _UID.match(name)
+    return found[1] if found else ""
 
 
 def part(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:

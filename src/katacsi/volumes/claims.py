@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from katacsi.errors import Precondition
-from katacsi.kube.objects import CLAIM, ObjectRef
+from katacsi.kube.objects import CLAIM, ObjectRef, uid_in
 from katacsi.volumes import parameters
 from katacsi.volumes.parameters import DIRECT
 from katacsi.volumes.publish.mode import Asked
@@ -28,8 +27,6 @@ NAMESPACE: Final = "csi.storage.k8s.io/pvc/namespace"
 SKIP_HOSTMOUNT: Final = "skip-hostmount"
 _SKIP_HOSTMOUNT: Final = {"true": Asked.DIRECT, "false": Asked.HOST}
 
-_UID = re.compile(r".*?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
-
 
 def reference(parameters: Mapping[str, str], volume_name: str) -> ObjectRef | None:
     """Say which claim a volume is for; None where the caller does not (a provisioner of another kind).
@@ -39,8 +36,21 @@ def reference(parameters: Mapping[str, str], volume_name: str) -> ObjectRef | No
     name, namespace = parameters.get(NAME), parameters.get(NAMESPACE)
     if not name or not namespace:
         return None
-    uid = _UID.match(volume_name)
-    return ObjectRef(CLAIM, namespace, name, uid[1] if uid else "")
+    return ObjectRef(CLAIM, namespace, name, uid_in(volume_name))
+
+
+def in_context(ref: ObjectRef | None) -> dict[str, str]:
+    """Give what a volume's context says of the claim it is made for, so that the node knows whom to tell."""
+    return {parameters.CLAIMED_BY: f"{ref.namespace}/{ref.name}"} if ref else {}
+
+
+def told_by_context(context: Mapping[str, str], volume_name: str) -> ObjectRef | None:
+    """Say which claim a volume was made for; nothing is decided by it.
+
+    A PersistentVolume that was given to another claim since still names the first, with its UID.
+    """
+    namespace, _, name = context.get(parameters.CLAIMED_BY, "").partition("/")
+    return ObjectRef(CLAIM, namespace, name, uid_in(volume_name)) if namespace and name else None
 
 
 def asked_by(claim: Claim) -> Asked | None:

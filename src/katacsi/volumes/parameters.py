@@ -32,6 +32,9 @@ CLAIM = "claim"
 #: The stored attribute that remembers the setting `kube.cluster_name` of the driver that made the volume.
 CLUSTER = "cluster"
 
+#: The key of a volume's context that names its claim, as `namespace/name`; no parameter, and not stored.
+CLAIMED_BY = "katacsi.io/claim"
+
 _CONTEXT_KEYS = (DIRECT, FS_GROUP_CHANGE_POLICY, MKFS_OPTIONS)
 
 

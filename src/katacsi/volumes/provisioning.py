@@ -58,7 +58,8 @@ class Provisioning:
         """
         chosen = parameters.parse(request.parameters)
         cluster = self._context.cluster
-        claim = claims.reference(request.parameters, request.name) if cluster else None
+        made_for = claims.reference(request.parameters, request.name)
+        claim = made_for if cluster else None
         for capability in request.capabilities:
             # What a claim asks for is known only below, and wins over the StorageClass.
             capabilities.check(capability, Asked.AUTO if claim else chosen.asked)
@@ -96,7 +97,8 @@ class Provisioning:
             # Final for the caller, who then lets another node make it; UNAVAILABLE would pin the claim here.
             raise OutOfSpace(f"{error.message}; until then, another node may make volumes") from error
         log.debug("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
-        return self._view(volume)
+        view = self._view(volume)
+        return replace(view, context={**view.context, **claims.in_context(made_for)})
 
     async def _create_copy(
         self, backend: Backend, wanted: CreateRequest, ref: SourceRef, pool_name: str, *, named: bool

@@ -8,9 +8,14 @@ from grpclib.exceptions import GRPCError
 from katacsi import errors
 from katacsi._gen.csi import v1 as csi
 from katacsi.csi.telling import REASONS, Teller, reason_of
+from katacsi.model import SnapshotId, VolumeId
+from katacsi.volumes.publish.marks import Marks, Published
+from katacsi.volumes.publish.mode import Mode
 from support.door import open_door
 
 UID = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+VOLUME = str(VolumeId("default", "00000000", f"pvc-{UID}"))
+TARGET = f"/var/lib/kubelet/pods/{{}}/volumes/kubernetes.io~csi/pvc-{UID}/mount"
 CAPABILITY = csi.VolumeCapability(
     mount=csi.VolumeCapabilityMountVolume(),
     access_mode=csi.VolumeCapabilityAccessMode(
@@ -43,13 +48,19 @@ def told():
 
 
 @pytest.fixture
-async def door(told):
+def marks(tmp_path):
+    """What is published on this node."""
+    return Marks(tmp_path)
+
+
+@pytest.fixture
+async def door(told, marks):
     """The services, with somebody to tell."""
 
     def tell(about, action, reason, note):
         told.append((str(about), about.uid, action, reason, note))
 
-    async with open_door(refused=Teller(tell)) as opened:
+    async with open_door(refused=Teller(tell, marks)) as opened:
         yield opened
 
 
@@ -102,6 +113,110 @@ async def test_what_passes_by_itself_is_not_told(door, told, error):
     assert told == []
 
 
+def stage(**context):
+    return csi.NodeStageVolumeRequest(
+        volume_id=VOLUME, staging_target_path="/s", volume_capability=CAPABILITY, volume_context=context
+    )
+
+
+async def test_a_refused_staging_is_told_on_the_claim_that_the_volume_was_made_for(door, told):
+    """The context of the volume names the claim; a volume without such a context is told of itself."""
+    door.workflows.answers["staging.stage"] = errors.DataLossAlarm("formatted, and blank")
+    await refused(door.node.node_stage_volume(stage(**{"katacsi.io/claim": "shop/data"})))
+    await refused(door.node.node_stage_volume(stage()))
+    assert [each[:4] for each in told] == [
+        ("PVC shop/data", UID, "NodeStageVolume", "DataLossAlarm"),
+        (f"PV pvc-{UID}", "", "NodeStageVolume", "DataLossAlarm"),
+    ]
+
+
+async def test_a_publish_of_an_old_kubelet_is_told_on_the_claim(door, told):
+    """Without podInfoOnMount nobody knows the pod, but the volume knows its claim."""
+    door.workflows.answers["publishing.publish"] = errors.Precondition("set podInfoOnMount: true")
+    silent = csi.NodePublishVolumeRequest(
+        volume_id=VOLUME,
+        staging_target_path="/s",
+        target_path="/t",
+        volume_capability=CAPABILITY,
+        volume_context={"katacsi.io/claim": "shop/data"},
+    )
+    await refused(door.node.node_publish_volume(silent))
+    assert [each[:2] for each in told] == [("PVC shop/data", UID)]
+
+
+async def test_a_growth_that_waits_is_told_on_the_pods_that_have_to_restart(door, told, marks):
+    """Whoever described the pod reads that it is to be restarted; without a pod the volume says it."""
+    door.workflows.answers["expansion.expand"] = errors.Precondition("restart the pod")
+    expand = csi.NodeExpandVolumeRequest(
+        volume_id=VOLUME, volume_path="/s", capacity_range=csi.CapacityRange(required_bytes=1)
+    )
+    await refused(door.node.node_expand_volume(expand))
+    for pod, uid in (("web-0", "uid-0"), ("web-1", "uid-1")):
+        marks.add(published(TARGET.format(uid), f"shop/{pod}"))
+    await refused(door.node.node_expand_volume(expand))
+    assert [(each[0], each[1]) for each in told] == [
+        (f"PV pvc-{UID}", ""),
+        ("pod shop/web-0", "uid-0"),
+        ("pod shop/web-1", "uid-1"),
+    ]
+
+
+async def test_a_refused_unpublish_is_told_on_its_pod_alone(door, told, marks):
+    """Of the pods that share a volume the one that cannot end is told."""
+    door.workflows.answers["unpublishing.unpublish"] = errors.VolumeInUse("a process is in it")
+    for pod, uid in (("web-0", "uid-0"), ("web-1", "uid-1")):
+        marks.add(published(TARGET.format(uid), f"shop/{pod}"))
+    target = TARGET.format("uid-1")
+    await refused(
+        door.node.node_unpublish_volume(csi.NodeUnpublishVolumeRequest(volume_id=VOLUME, target_path=target))
+    )
+    assert [each[:2] for each in told] == [("pod shop/web-1", "uid-1")]
+
+
+async def test_a_volume_without_claim_or_pod_is_told_of_itself(door, told):
+    """To detach and to delete comes when pod and claim are gone; the PersistentVolume is there."""
+    door.workflows.answers |= {
+        "staging.unstage": errors.VolumeInUse("a guest has it"),
+        "provisioning.delete": errors.VolumeInUse("is staged"),
+    }
+    unstage = csi.NodeUnstageVolumeRequest(volume_id=VOLUME, staging_target_path="/s")
+    await refused(door.node.node_unstage_volume(unstage))
+    await refused(door.controller.delete_volume(csi.DeleteVolumeRequest(volume_id=VOLUME)))
+    assert [(each[0], each[2]) for each in told] == [
+        (f"PV pvc-{UID}", "NodeUnstageVolume"),
+        (f"PV pvc-{UID}", "DeleteVolume"),
+    ]
+
+
+async def test_a_refused_snapshot_is_told_where_it_was_asked_for(door, told):
+    """The VolumeSnapshot is named by csi-snapshotter; to delete one, the content is what is left."""
+    door.workflows.answers |= {
+        "snapshots.create": errors.VolumeInUse("stop its pods"),
+        "snapshots.delete": errors.Precondition("is on another node"),
+    }
+    create = csi.CreateSnapshotRequest(
+        source_volume_id=VOLUME,
+        name=f"snapshot-{UID}",
+        parameters={
+            "csi.storage.k8s.io/volumesnapshot/name": "nightly",
+            "csi.storage.k8s.io/volumesnapshot/namespace": "shop",
+        },
+    )
+    await refused(door.controller.create_snapshot(create))
+    snapshot = str(SnapshotId("default", "00000000", f"snapshot-{UID}"))
+    await refused(door.controller.delete_snapshot(csi.DeleteSnapshotRequest(snapshot_id=snapshot)))
+    assert [each[:4] for each in told] == [
+        ("VolumeSnapshot shop/nightly", UID, "CreateSnapshot", "VolumeInUse"),
+        (f"VolumeSnapshotContent snapcontent-{UID}", "", "DeleteSnapshot", "NotPossible"),
+    ]
+
+
+def published(target, pod):
+    return Published(
+        target, VOLUME, Mode.DIRECT, "mount", "single", "ext4", (), False, "", "Always", "/dev/x", "/s", pod
+    )
+
+
 async def test_without_an_object_nobody_is_told(door, told):
     """A call that does not say whose it is, or is nobody's, is in the log alone."""
     door.workflows.answers |= {
@@ -116,13 +231,13 @@ async def test_without_an_object_nobody_is_told(door, told):
     assert told == []
 
 
-async def test_an_answer_does_not_suffer_from_the_telling():
+async def test_an_answer_does_not_suffer_from_the_telling(marks):
     """Whatever goes wrong while telling, the caller gets the answer of the call."""
 
     def broken(*_):
         raise RuntimeError("no API here")
 
-    async with open_door(refused=Teller(broken)) as door:
+    async with open_door(refused=Teller(broken, marks)) as door:
         door.workflows.answers["publishing.publish"] = errors.Precondition("the answer")
         with pytest.raises(GRPCError, match="the answer"):
             await door.node.node_publish_volume(PUBLISH)

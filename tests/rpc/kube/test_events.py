@@ -10,7 +10,7 @@ import pytest
 
 from katacsi.kube import events, paths
 from katacsi.kube.events import EventRecorder
-from katacsi.kube.objects import PERSISTENT_VOLUME, POD, ObjectRef
+from katacsi.kube.objects import PERSISTENT_VOLUME, POD, SNAPSHOT, ObjectRef
 
 WEB = ObjectRef(POD, "default", "web-0", "uid-1")
 LIST = paths.events("default")
@@ -50,6 +50,17 @@ async def test_an_event_is_as_kubernetes_wants_it(server, recorder):
     }
     assert (event["reportingController"], event["reportingInstance"]) == ("local.katacsi.io", "node-1")
     assert event["eventTime"].endswith("Z")
+
+
+async def test_an_event_on_a_snapshot_names_the_api_of_snapshots(server, recorder):
+    """`kubectl describe volumesnapshot` finds it: kind, API and UID are those of the object."""
+    recorder.tell(ObjectRef(SNAPSHOT, "default", "nightly", "uid-2"), "CreateSnapshot", "VolumeInUse", "x")
+    await written(recorder)
+    (event,) = server.bodies
+    assert (event["regarding"]["apiVersion"], event["regarding"]["kind"]) == (
+        "snapshot.storage.k8s.io/v1",
+        "VolumeSnapshot",
+    )
 
 
 async def test_the_same_again_is_a_series(server, recorder, monkeypatch):

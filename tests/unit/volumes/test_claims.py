@@ -35,6 +35,20 @@ def test_the_claim_of_a_volume(parameters, name, expected):
 
 
 @pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        (claims.in_context(REF), REF),
+        (claims.in_context(None), None),
+        ({"katacsi.io/claim": "data"}, None),
+        ({"katacsi.io/claim": "/data"}, None),
+    ],
+)
+def test_the_context_of_a_volume_names_its_claim(context, expected):
+    """What creation wrote there is read on the node; what is no name of a claim names none."""
+    assert claims.told_by_context(context, f"pvc-{UID}") == expected
+
+
+@pytest.mark.parametrize(
     ("annotations", "expected"),
     [
         ({}, None),
