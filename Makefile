@@ -38,9 +38,10 @@ fmt: venv ## Format the code and mend what ruff can mend
 	@.venv/bin/ruff format --quiet
 
 .PHONY: generate
-generate: venv ## Generate again what is generated: the CSI messages, the chart's schema, tables in docs/
+generate: venv ## Generate again what is generated: the CSI messages, the chart's schema and picture, tables in docs/
 	@$(PYTHON) tools/generate.py
 	@$(PYTHON) tools/chart_schema.py
+	@$(PYTHON) tools/dashboard.py
 	@$(PYTHON) tools/docs.py
 
 .PHONY: bench

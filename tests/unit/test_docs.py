@@ -93,6 +93,13 @@ def test_generated_tables_are_up_to_date(part):
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+def test_the_picture_of_the_dashboard_is_up_to_date():
+    """It shows the panels that the chart's file has, and every legend has something to show."""
+    argv = [sys.executable, "tools/dashboard.py", "--check"]
+    answer = subprocess.run(argv, cwd=TREE, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 # -- links ---------------------------------------------------------------------------------------------
 
 

@@ -88,7 +88,9 @@ def test_every_alert_is_named_on_the_page():
         "KatacsiPoolLowOnRoom": "little room",
         "KatacsiInternalErrors": "calls that end in INTERNAL",
         "KatacsiGrowthPending": "growths that wait",
+        "KatacsiOrphanedVolumes": "volumes without a PersistentVolume for a day",
         "KatacsiNodeGone": "nodes that are gone",
+        "KatacsiNodeWatchFails": "a watch of the nodes that fails",
     }
     values = {"metrics": {"prometheusRule": {"enabled": True}}, "watchNodes": {"enabled": True}}
     (rule,) = of_kind(rendered(values), "PrometheusRule")
