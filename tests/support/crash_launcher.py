@@ -72,7 +72,7 @@ _ASKING = {0x4C05, 0x4C82, 0x125E, 0x1268, 0x80081272}
 _LOOKS = {
     "block": {"size_bytes", "is_read_only", "device_number", "ends_are_zero"},
     "command": {"observe"},
-    "directories": {"in_memory", "list_directory", "identity", "is_mount_point", "room"},
+    "directories": {"in_memory", "list_directory", "identity", "is_mount_point", "room", "settled_room"},
     "files": {"read"},
     "growth": {"fills"},
     "loop": {"available"},

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from katacsi import errors
 from katacsi.host import _linux, processor
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+#: So often, and so far apart in seconds, a filesystem is asked that may be freeing something.
+_SETTLING_LOOKS: Final = 50
+_SETTLING_PAUSE_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +194,17 @@ def room(path: Path) -> Room:
         available_bytes=status.f_bavail * status.f_frsize,
         read_only=bool(status.f_flag & os.ST_RDONLY),
     )
+
+
+def settled_room(path: Path) -> Room:
+    """Say what `room` says, once it says it twice: XFS frees what was removed a moment after the removal.
+
+    It waits half a second at most, for others may write all the time.
+    """
+    present = room(path)
+    for _ in range(_SETTLING_LOOKS):
+        time.sleep(_SETTLING_PAUSE_S)
+        former, present = present, room(path)
+        if present == former:
+            break
+    return present

@@ -9,19 +9,24 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation
 from katacsi.errors import OutOfSpace
-from katacsi.model import format_size
+from katacsi.model import MIB, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from katacsi.backends.loopfile.layout import ObjectFolder
     from katacsi.backends.loopfile.settings import LoopfileSettings
     from katacsi.host.directories import Room
+
+
+#: What is spared for the map of a thick file's blocks: so many bytes, or this part of it.
+_LEAST_MAP: Final = MIB
+_MAPPED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +51,35 @@ class Accounting:
         # Not asyncio's: the steps run in threads, and check and promise are one.
         self._lock = threading.Lock()
 
-    def count(self, folders: Iterable[ObjectFolder], room: Room) -> None:
-        """Begin anew from what lies in the pool: a file's length is what its owner was promised."""
+    def measure_others(self, folders: Iterable[ObjectFolder], room: Room) -> None:
+        """Find out what others store on the same filesystem, which cannot be promised.
+
+        Before anything is removed: a filesystem may call bytes used for a while that it is freeing.
+        """
+        allocated = sum(
+            size.allocated for folder in folders for disk in folder.every_disk() if (size := _size(disk))
+        )
+        with self._lock:
+            # Shared blocks count twice in `allocated`, so on a reflink filesystem this is the least that
+            # others may have.
+            self._foreign = max(0, room.total_bytes - room.available_bytes - allocated)
+
+    def count(self, folders: Collection[ObjectFolder], room: Room) -> None:
+        """Begin anew from what lies in the pool."""
+        self.measure_others(folders, room)
+        self.count_promises(folders)
+
+    def count_promises(self, folders: Iterable[ObjectFolder]) -> None:
+        """Say what was promised to whom: a file's length is what its owner was."""
         sizes = {
-            disk: size
+            disk: size.promised
             for folder in folders
             for disk in map(folder.disk, folder.names())
             if (size := _size(disk)) is not None
         }
         with self._lock:
-            self._sizes = {disk: size.promised for disk, size in sizes.items()}
-            self._promised = sum(self._sizes.values())
-            # What others store on the same filesystem cannot be promised. Shared blocks count twice in
-            # `allocated`, so on a reflink filesystem this is the least that others may have.
-            allocated = sum(size.allocated for size in sizes.values())
-            self._foreign = max(0, room.total_bytes - room.available_bytes - allocated)
+            self._sizes = sizes
+            self._promised = sum(sizes.values())
 
     def promise(self, disk: Path, size_bytes: int, allocation: Allocation, room: Room) -> None:
         """Promise a disk its size, new or grown.
@@ -101,6 +120,17 @@ class Accounting:
         """Say how many bytes can be promised now, in whole sectors."""
         with self._lock:
             return self._available(allocation, room) // SECTOR_SIZE * SECTOR_SIZE
+
+    @staticmethod
+    def largest(allocation: Allocation, available_bytes: int) -> int:
+        """Say how large a single volume can be where so many bytes are available.
+
+        A file whose blocks are reserved takes some more, for the map of its blocks.
+        """
+        if allocation is Allocation.SPARSE:
+            return available_bytes
+        spared = max(_LEAST_MAP, available_bytes // _MAPPED)
+        return max(0, available_bytes - spared) // SECTOR_SIZE * SECTOR_SIZE
 
     def _available(self, allocation: Allocation, room: Room) -> int:
         base = room.total_bytes - self._foreign - self._reserve

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Volume,
     )
     from katacsi.backends.examination import BackendCheck
+    from katacsi.backends.loopfile.layout import ObjectFolder
     from katacsi.model import Condition, SnapshotId, VolumeId
 
 P = ParamSpec("P")
@@ -176,19 +177,20 @@ class LoopfileBackend:
         if self._read_only:
             return
         try:
-            for folder in (self._pool.volumes, self._pool.snapshots):
+            self._accounting.measure_others(self._folders, directories.settled_room(self._pool.directory))
+            for folder in self._folders:
                 sweep(folder)
             files.remove_stale_temporaries(self._pool.directory, older_than_s=0)
             self._devices.clear_probe()
             self._copier.probe(self._pool.directory)
-            self._count()
+            self._accounting.count_promises(self._folders)
         except BaseException:
             self._pool.close()
             raise
 
-    def _count(self) -> None:
-        folders = (self._pool.volumes, self._pool.snapshots)
-        self._accounting.count(folders, directories.room(self._pool.directory))
+    @property
+    def _folders(self) -> tuple[ObjectFolder, ObjectFolder]:
+        return self._pool.volumes, self._pool.snapshots
 
     def _delete(self, name: str) -> None:
         self._volume_objects.read(name)  # first: what has a damaged record keeps its device, too
@@ -198,11 +200,13 @@ class LoopfileBackend:
     def _capacity(self, parameters: Mapping[str, str]) -> Capacity:
         allocation = self._settings.allocation_for(parameters)
         if self._read_only:
-            self._count()  # somebody else makes and removes volumes meanwhile
+            # Somebody else makes and removes volumes meanwhile.
+            self._accounting.count(self._folders, directories.room(self._pool.directory))
         self._pool.verify()  # what is below a disk that was unmounted has other room
         room = directories.room(self._pool.directory)
         available = self._accounting.available(allocation, room)
-        return Capacity(available, available, self._settings.minimum_volume_size)
+        largest = self._accounting.largest(allocation, available)
+        return Capacity(available, largest, self._settings.minimum_volume_size)
 
     async def _look(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await off_loop(self._pool.explained, step, *args, **kwargs)

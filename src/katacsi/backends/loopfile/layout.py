@@ -134,6 +134,13 @@ class ObjectFolder:
             if entry.startswith((_CREATING, _DELETING)) and is_storage_name(entry.split("-", 1)[1])
         ]
 
+    def every_disk(self) -> list[Path]:
+        """Give the paths at which there may be bytes of objects, complete or not."""
+        return [
+            *map(self.disk, self.names()),
+            *(half / file for half in self.half_done() for file in (DISK, CUT)),
+        ]
+
     def discard(self, half_done: Path) -> bool:
         """Remove a folder of `half_done`; False, nothing removed, if it holds what katacsi never makes."""
         ours = {self.record_name, DISK, CUT, _GONE}
