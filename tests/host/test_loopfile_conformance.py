@@ -1,11 +1,13 @@
 """The loopfile backend keeps the contract, on a filesystem that copies and on one that shares blocks."""
 
+import contextlib
+import subprocess
 from typing import ClassVar
 
 import pytest
 
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
-from katacsi.testing import BackendConformance
+from katacsi.testing.conformance import FullConformance as BackendConformance
 from support.pools import mounted_filesystem
 
 GATES = {
@@ -34,6 +36,46 @@ class LoopfileConformance(BackendConformance):
     def make_backend(self, pool_folder):
         settings = LoopfileSettings(directory=pool_folder, **self.settings)
         return lambda context: LoopfileBackend(settings, context)
+
+    @pytest.fixture
+    def break_storage(self, pool_folder):
+        @contextlib.contextmanager
+        def hidden():
+            # The pool's lock keeps its filesystem busy; what lies under a mount is as good as unmounted.
+            subprocess.run(["mount", "-t", "tmpfs", "nothing", pool_folder], check=True)
+            try:
+                yield
+            finally:
+                subprocess.run(["umount", pool_folder], check=True)
+
+        return hidden
+
+    @pytest.fixture
+    def break_disk(self, pool_folder):
+        @contextlib.contextmanager
+        def removed(volume):
+            disk = pool_folder / "volumes" / volume.id.name / "disk.img"
+            disk.rename(pool_folder / "disk.img")
+            try:
+                yield
+            finally:
+                (pool_folder / "disk.img").rename(disk)
+
+        return removed
+
+    @pytest.fixture
+    def damage_record(self, pool_folder):
+        @contextlib.contextmanager
+        def torn(volume):
+            record = pool_folder / "volumes" / volume.id.name / "volume.json"
+            whole = record.read_bytes()
+            record.write_bytes(whole[: len(whole) // 2])
+            try:
+                yield
+            finally:
+                record.write_bytes(whole)
+
+        return torn
 
 
 class TestOnExt4(LoopfileConformance):

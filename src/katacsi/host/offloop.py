@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -28,6 +29,15 @@ THREADS = 32
 
 # Not asyncio's default pool: that one also resolves names, and stuck I/O in it would stop even those.
 _threads = ThreadPoolExecutor(THREADS, "katacsi-host")
+
+
+def _renew() -> None:
+    """Give a process that was forked threads of its own: its parent's did not come along."""
+    global _threads  # noqa: PLW0603 -- the pool is the process's
+    _threads = ThreadPoolExecutor(THREADS, "katacsi-host")
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def stay_beside_loop() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 from katacsi.model import MIB
@@ -18,12 +19,26 @@ _CHUNK = 4 * MIB
 
 @contextlib.contextmanager
 def held(device: Device) -> Iterator[int]:
-    """Hold a device open, exclusively, as a mount or a virtual machine does; gives its descriptor."""
+    """Hold a device open, exclusively, as a mount does; gives its descriptor."""
     fd = os.open(device.path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def held_by_guest(device: Device) -> Iterator[None]:
+    """Have another process hold a device open as a virtual machine does: QEMU opens it without O_EXCL."""
+    with (
+        device.path.open("r+b", buffering=0) as opened,
+        subprocess.Popen(["/bin/sleep", "infinity"], stdin=opened) as guest,
+    ):
+        opened.close()
+        try:
+            yield
+        finally:
+            guest.kill()
 
 
 def write(device: Device, data: bytes, offset: int = 0) -> None:

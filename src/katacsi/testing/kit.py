@@ -21,6 +21,7 @@ from katacsi.backends.api import (
 from katacsi.errors import KatacsiError
 from katacsi.model import MIB
 from katacsi.testing import blockio
+from katacsi.testing.hooks import Hooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from katacsi.backends.api import Backend, ContentSource, Device, Snapshot, Volume, VolumeId
 
 
-class ConformanceKit:
+class ConformanceKit(Hooks):
     """What an author adapts. The fixture `make_backend` is the only thing that has to be given."""
 
     #: The entry point's name; empty: the installation is not checked.
@@ -87,9 +88,11 @@ class PoolUnderTest:
         """Start the backend."""
         await self.backend.start()
 
-    async def restart(self) -> None:
+    async def restart(self, meanwhile: Callable[[], object] | None = None) -> None:
         """Replace the backend by a new one on the same storage, as a new process would."""
         await self.backend.close()
+        if meanwhile is not None:
+            await asyncio.to_thread(meanwhile)
         self.backend = self._make(read_only=False)
         await self.backend.start()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from katacsi.errors import InvalidPageToken, KatacsiError
+from katacsi.errors import InvalidPageToken
 from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.asyncio
 class ListingTests(ConformanceKit):
-    """list, and a pool that is only viewed."""
+    """list."""
 
     async def test_an_empty_pool_has_an_empty_list(self, pool: PoolUnderTest) -> None:
         """A new pool lists nothing, and says that nothing follows."""
@@ -62,25 +62,3 @@ class ListingTests(ConformanceKit):
         await pool.create("a")
         with pytest.raises(InvalidPageToken):
             await pool.backend.list("!no cursor/", 0)
-
-    async def test_a_view_sees_and_changes_nothing(self, pool: PoolUnderTest) -> None:
-        """A pool that is opened read-only beside the one that serves lists the same, and refuses changes."""
-        volume = await pool.create("a")
-        async with pool.view() as view:
-            assert view.pool_uid == pool.backend.pool_uid
-            assert await view.list("", 0) == await pool.backend.list("", 0)
-            assert await view.get(volume.id) == volume
-            assert await view.find("b") is None
-            with pytest.raises(KatacsiError):
-                await view.create(pool.request("b"))
-            with pytest.raises(KatacsiError):
-                await view.delete(volume.id)
-        assert (await pool.backend.list("", 0)).items == (volume,)
-
-    async def test_the_pool_keeps_its_identity(self, pool: PoolUnderTest) -> None:
-        """A restart gives the pool no new uid: ids would lose their meaning."""
-        uid = pool.backend.pool_uid
-        assert len(uid) == 8
-        assert int(uid, 16) >= 0
-        await pool.restart()
-        assert pool.backend.pool_uid == uid

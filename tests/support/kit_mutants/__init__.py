@@ -1,0 +1,1 @@
+"""Backends with one bug each, and the test of the kit that has to find it."""
