@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from support import kit_proof, kit_recorder
 from support.kit_mutants.registry import MUTANTS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
 
 #: A test that ends so has met a mistake in the broken backend, and not its bug.
 NO_FINDINGS = {"AttributeError", "ImportError", "KeyError", "NameError", "TypeError", "fixture"}
@@ -42,3 +45,17 @@ def test_the_bug_is_found(mutant, ends):
         outcome, kind, words = found[test]
         assert outcome == "failed in call", f"{mutant.bug}: {test} {outcome} ({words})"
         assert kind not in NO_FINDINGS, f"{mutant.bug}: {test} met {kind} ({words})"
+
+
+def test_the_page_shows_each_bug():
+    """docs/conformance.md has a row for each bug, with the test that finds it."""
+    rows = ["| bug | found by |", "|---|---|"]
+    rows += [f"| {mutant.bug} | {', '.join(f'`{test}`' for test in mutant.tests)} |" for mutant in MUTANTS]
+    before, rest = PAGE.read_text().split("<!-- bugs:")
+    head, rest = rest.split("-->\n", 1)
+    shown, after = rest.split("<!-- end of bugs -->")
+    wanted = "\n".join(["", *rows, "", ""])
+    if os.environ.get("KATACSI_WRITE"):
+        PAGE.write_text(f"{before}<!-- bugs:{head}-->\n{wanted}<!-- end of bugs -->{after}")
+    else:
+        assert shown == wanted

@@ -44,8 +44,9 @@ async def at_every_step(
     act: Action,
     check: Action,
     prepare: Action | None = None,
+    every: int = 1,
 ) -> int:
-    """Kill a pool at each step of `act`; give the number of steps at which it was killed.
+    """Kill a pool at each step of `act`, or at each n-th; give the number of the last one.
 
     Each time `prepare` comes before, undisturbed, and `check` after, on a pool that was started anew. `check`
     has to leave the storage so that all can begin again; what it raises names the step.
@@ -55,8 +56,9 @@ async def at_every_step(
         act: the call.
         check: looks at what the killed call left, repeats the call, and takes away what there is.
         prepare: what has to be there before the call.
+        every: how far the steps are apart at which it is killed.
     """
-    for killed in range(MOST_STEPS):
+    for killed in range(0, MOST_STEPS, every):
         if prepare is not None:
             await _with_pool(make_pool(), prepare)
         died, last = await _killed_at(killed, make_pool, act)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from katacsi.backends.api import Backend, PoolContext, Volume
+    from katacsi.testing.crashes import Action
 
 #: What the tests call the volume of a call that is killed.
 NAME = "killed"
@@ -41,7 +42,7 @@ class KillingTests(ConformanceKit):
                 assert await pool.first_data(found.id) is None, "a volume that can be seen was not blank yet"
             await pool.clear()
 
-        await at_every_step(_pools(make_backend, self), act=lambda pool: pool.create(NAME), check=check)
+        await _killed(self, make_backend, act=lambda pool: pool.create(NAME), check=check)
 
     async def test_a_killed_create_is_finished_by_a_repeated_one(
         self, make_backend: Callable[[PoolContext], Backend]
@@ -57,7 +58,7 @@ class KillingTests(ConformanceKit):
             await pool.delete(volume.id)
             await _has_again(pool, room, self)
 
-        await at_every_step(_pools(make_backend, self), act=lambda pool: pool.create(NAME), check=check)
+        await _killed(self, make_backend, act=lambda pool: pool.create(NAME), check=check)
 
     async def test_a_killed_create_without_a_repeated_one_costs_no_room(
         self, make_backend: Callable[[PoolContext], Backend]
@@ -71,7 +72,7 @@ class KillingTests(ConformanceKit):
                 await pool.delete(found.id)
             await _has_again(pool, room, self)
 
-        await at_every_step(_pools(make_backend, self), act=lambda pool: pool.create(NAME), check=check)
+        await _killed(self, make_backend, act=lambda pool: pool.create(NAME), check=check)
 
     async def test_a_killed_delete_is_finished_by_the_next_start(
         self, make_backend: Callable[[PoolContext], Backend]
@@ -100,7 +101,7 @@ class KillingTests(ConformanceKit):
             assert await pool.first_data(volume.id) is None, "bytes of a deleted volume show in a new one"
             await pool.clear()
 
-        await at_every_step(_pools(make_backend, self), prepare=prepare, act=delete, check=check)
+        await _killed(self, make_backend, prepare=prepare, act=delete, check=check)
 
     async def test_killed_facts_are_the_old_or_the_new_ones(
         self, make_backend: Callable[[PoolContext], Backend]
@@ -122,7 +123,7 @@ class KillingTests(ConformanceKit):
             assert (await _there(pool)).facts == STEPS[1]
             await pool.clear()
 
-        await at_every_step(_pools(make_backend, self), prepare=prepare, act=change, check=check)
+        await _killed(self, make_backend, prepare=prepare, act=change, check=check)
 
     async def test_a_killed_attach_or_detach_is_repeated(
         self, make_backend: Callable[[PoolContext], Backend]
@@ -147,7 +148,7 @@ class KillingTests(ConformanceKit):
             assert await pool.backend.attached(volume.id) is None
             await pool.clear()
 
-        await at_every_step(_pools(make_backend, self), prepare=prepare, act=attach_and_detach, check=check)
+        await _killed(self, make_backend, prepare=prepare, act=attach_and_detach, check=check)
 
     async def test_a_killed_growth_is_repeated(self, make_backend: Callable[[PoolContext], Backend]) -> None:
         """A volume whose growth was killed has its bytes, and grows when asked again."""
@@ -168,7 +169,7 @@ class KillingTests(ConformanceKit):
             assert await pool.read(volume.id, 4) == b"kept"
             await pool.clear()
 
-        await at_every_step(_pools(make_backend, self), prepare=prepare, act=grow, check=check)
+        await _killed(self, make_backend, prepare=prepare, act=grow, check=check)
 
     async def test_a_killed_snapshot_is_repeated(
         self, make_backend: Callable[[PoolContext], Backend]
@@ -192,13 +193,24 @@ class KillingTests(ConformanceKit):
             assert await pool.read(volume.id, 4) == b"kept"
             await pool.clear()
 
-        await at_every_step(_pools(make_backend, self), prepare=prepare, act=cut, check=check)
+        await _killed(self, make_backend, prepare=prepare, act=cut, check=check)
 
 
-def _pools(
-    make_backend: Callable[[PoolContext], Backend], kit: ConformanceKit
-) -> Callable[[], PoolUnderTest]:
-    return lambda: PoolUnderTest(make_backend, kit)
+async def _killed(
+    kit: ConformanceKit,
+    make_backend: Callable[[PoolContext], Backend],
+    *,
+    act: Action,
+    check: Action,
+    prepare: Action | None = None,
+) -> None:
+    await at_every_step(
+        lambda: PoolUnderTest(make_backend, kit),
+        prepare=prepare,
+        act=act,
+        check=check,
+        every=kit.kill_every,
+    )
 
 
 async def _there(pool: PoolUnderTest) -> Volume:

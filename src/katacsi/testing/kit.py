@@ -45,6 +45,8 @@ class ConformanceKit(Hooks):
     lost_capacity: ClassVar[int] = 1 * MIB
     #: How long the storage may take to count freed bytes, in seconds; XFS frees them a moment later.
     patience_s: ClassVar[float] = 5.0
+    #: Kill a call at each of its steps (1), or at each n-th only, where a step takes seconds.
+    kill_every: ClassVar[int] = 1
     #: What `attach` and `publish` are given.
     secrets: ClassVar[Mapping[str, str]] = {}
     node_id: ClassVar[str] = "node-1"
