@@ -59,8 +59,10 @@ class Room:
     async def left(self, request: GetCapacity) -> Capacity:
         """Say how much room there is for volumes of a StorageClass; none where they cannot be.
 
-        A parameter that CreateVolume will refuse is passed over. A pool that no configuration knows is such a
-        mistake, too: the answer is that of the pool with the most room.
+        A parameter that CreateVolume will refuse is passed over. A pool that is not configured is such a
+        mistake, too, since all drivers of a release have the same pools: with 0 on every node the scheduler
+        would keep the pod back, and CreateVolume would never say why. The answer is that of the pool with
+        the most room.
         """
         if request.topology is not None and not self._context.is_here(request.topology.segments):
             return _NONE
