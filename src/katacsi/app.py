@@ -31,7 +31,7 @@ from katacsi.directvolume.sandboxes import Sandboxes
 from katacsi.directvolume.shim_client import HttpShimClient
 from katacsi.directvolume.writer import DirectVolumeWriter
 from katacsi.errors import HostError, SettingsError
-from katacsi.host import command, offloop, processes
+from katacsi.host import command, memory, offloop, processes
 from katacsi.kubelet.liveness import serve_health
 from katacsi.kubelet.registration import Registrar
 from katacsi.metrics import Metrics
@@ -190,6 +190,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         SettingsError: the configuration cannot be used.
     """
     check_node_id(node_id)
+    memory.give_back()
     stop = stop_signal()
     metrics = Metrics.create(katacsi.__version__)
     command.observe(

@@ -36,6 +36,13 @@ def module(name: str, *classes: str) -> ModuleType:
     return made
 
 
+def anything(name: str) -> ModuleType:
+    """Give a module that has an empty class of every name that it is asked for."""
+    made = ModuleType(name)
+    made.__getattr__ = lambda each: type(each, (), {})  # type: ignore[method-assign]  # as a module would define it
+    return made
+
+
 def package(name: str, folder: str) -> ModuleType:
     """Give a package whose modules are found in a folder, and whose own code is not run."""
     made = ModuleType(name)

@@ -246,8 +246,9 @@ class _Connection:
     def __init__(self, configuration: Any) -> None:  # noqa: ANN401  # the library's
         self.server: str = configuration.host
         self._configuration = configuration
-        # Few at once: a node asks for one pod at a time, and an API server has many nodes.
-        configuration.connection_pool_maxsize = 8
+        # Few at once: a request takes milliseconds, an API server has many nodes, and asyncio keeps a quarter
+        # of a megabyte for each TLS connection until it has been idle for half a minute.
+        configuration.connection_pool_maxsize = 3
         self._rest = library().Connection(configuration)
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from katacsi.standins import module, package, standing_in
+from katacsi.standins import anything, module, package, standing_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,8 @@ def _lean() -> Iterator[None]:
                 os.environ[name] = value
 
 
-with _lean():
+#: What one may hook into each step of a request: twenty classes for half a MiB, and none is used here.
+with _lean(), standing_in((anything("aiohttp.tracing"),)):
     import aiohttp
 
 __all__ = ["Library", "aiohttp", "library", "load_kube_config"]
