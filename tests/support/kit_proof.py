@@ -11,10 +11,11 @@ import pytest
 
 from katacsi.testing.conformance import FullConformance as BackendConformance
 from katacsi.testing.kit import ConformanceKit
+from support.kit_appliance import Appliance, OnAppliance
 from support.kit_disks import OnDisks
 from support.kit_mutants.registry import MUTANTS
 
-for _module in ("facts", "volumes", "devices"):
+for _module in ("facts", "volumes", "devices", "network"):
     importlib.import_module(f"support.kit_mutants.{_module}")
 
 
@@ -29,7 +30,8 @@ def _classes() -> dict[str, type]:
         tests = {_function(test): getattr(BackendConformance, _function(test)) for test in mutant.tests}
         name = f"Test{mutant.backend.__name__}"
         marks = {"pytestmark": [pytest.mark.asyncio], "__module__": __name__, "backend": mutant.backend}
-        classes[name] = type(name, (OnDisks, ConformanceKit), {**marks, **tests})
+        fixtures = OnAppliance if issubclass(mutant.backend, Appliance) else OnDisks
+        classes[name] = type(name, (fixtures, ConformanceKit), {**marks, **tests})
     return classes
 
 

@@ -249,18 +249,21 @@ class Disks:
                     raise SizeOutOfRange(f"{name}: no disk is as small as {request.size.limit} bytes")
                 raise OutOfSpace(f"{name}: no disk of {request.size.required} bytes is free; add one")
             link = min(links, key=lambda link: (free[link], link))
-            record = {
-                "csi_name": request.csi_name,
-                "disk": self.identity(link),
-                "size": free[link],
-                "state": "new",
-                "attached": False,
-                "facts": Facts().to_dict(),
-                "attributes": dict(request.attributes),
-                "created_at": self.now(),
-            }
+            record = self.new_record(request, self.identity(link), free[link])
             self.write(name, record)
             return record
+
+    def new_record(self, request: CreateRequest, disk: str, size: int) -> Record:
+        return {
+            "csi_name": request.csi_name,
+            "disk": disk,
+            "size": size,
+            "state": "new",
+            "attached": False,
+            "facts": Facts().to_dict(),
+            "attributes": dict(request.attributes),
+            "created_at": self.now(),
+        }
 
     def fits(self, request: CreateRequest, size: int) -> bool:
         return request.size.admits(size)

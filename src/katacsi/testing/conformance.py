@@ -10,6 +10,7 @@ pytest.register_assert_rewrite(
     "katacsi.testing.durability",
     "katacsi.testing.examining",
     "katacsi.testing.facts",
+    "katacsi.testing.fencing",
     "katacsi.testing.holding",
     "katacsi.testing.identity",
     "katacsi.testing.killing",
@@ -25,6 +26,7 @@ from katacsi.testing.devices import DeviceTests  # noqa: E402
 from katacsi.testing.durability import DurabilityTests  # noqa: E402
 from katacsi.testing.examining import ExaminingTests  # noqa: E402
 from katacsi.testing.facts import FactsTests  # noqa: E402
+from katacsi.testing.fencing import FencingTests  # noqa: E402
 from katacsi.testing.holding import HoldingTests  # noqa: E402
 from katacsi.testing.identity import IdentityTests  # noqa: E402
 from katacsi.testing.killing import KillingTests  # noqa: E402
@@ -47,6 +49,7 @@ class FullConformance(
     IdentityTests,
     AbsenceTests,
     DurabilityTests,
+    FencingTests,
     CopyingTests,
     KillingTests,
     TidinessTests,

@@ -13,10 +13,10 @@ import signal
 import tempfile
 import threading
 import traceback
-import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 from katacsi.testing import steps
+from katacsi.testing.processes import forked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -112,10 +112,7 @@ class _Killer:
 async def _killed_at(number: int, make_pool: Callable[[], PoolUnderTest], act: Action) -> tuple[bool, str]:
     """Let a process come to a step, and die; False: it came to the end. The text says where it died."""
     with tempfile.TemporaryFile() as log:
-        with warnings.catch_warnings():
-            # The child uses none of our threads: a loop of its own, and host threads of its own.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+        pid = forked()
         if pid == 0:
             _live(number, make_pool, act, log.fileno())
         _, status = await asyncio.to_thread(os.waitpid, pid, 0)

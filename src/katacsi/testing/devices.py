@@ -66,7 +66,7 @@ class DeviceTests(ConformanceKit):
         async def life(volume: Volume) -> None:
             backend = pool.backend
             assert await backend.get(volume.id) == volume
-            device = await backend.attach(volume.id, {}, self.secrets)
+            device = await pool.attach(volume.id)
             assert await backend.attached(volume.id) == device
             await backend.is_blank(volume.id)
             facts = volume.facts.with_(guest_written=True)
@@ -74,7 +74,7 @@ class DeviceTests(ConformanceKit):
             found = await backend.get(volume.id)
             assert found is not None
             assert found.facts == facts
-            await backend.detach(volume.id)
+            await pool.detach(volume.id)
             await backend.delete(volume.id)
             assert await backend.get(volume.id) is None
 

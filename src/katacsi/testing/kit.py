@@ -14,6 +14,7 @@ from katacsi.backends.api import (
     Fencing,
     Growing,
     PoolContext,
+    Scope,
     SizeRange,
     Snapshotting,
     features_of,
@@ -50,6 +51,9 @@ class ConformanceKit(Hooks):
     #: What `attach` and `publish` are given.
     secrets: ClassVar[Mapping[str, str]] = {}
     node_id: ClassVar[str] = "node-1"
+    #: For storage in the network: another node, and one that the storage does not know; empty: it knows all.
+    other_node_id: ClassVar[str] = "node-2"
+    unknown_node_id: ClassVar[str] = "no-such-node"
 
     @pytest.fixture
     def make_backend(self) -> Callable[[PoolContext], Backend]:
@@ -71,16 +75,23 @@ class ConformanceKit(Hooks):
 class PoolUnderTest:
     """A pool, with shorthands for what tests do to it."""
 
-    def __init__(self, make_backend: Callable[[PoolContext], Backend], kit: ConformanceKit) -> None:
+    def __init__(
+        self, make_backend: Callable[[PoolContext], Backend], kit: ConformanceKit, node_id: str = ""
+    ) -> None:
         self._make_backend = make_backend
         self._kit = kit
+        self.node_id = node_id or kit.node_id
         self.backend = self._make(read_only=False)
 
     def _make(self, *, read_only: bool) -> Backend:
         context = PoolContext(
-            pool="pool", driver_name="test.katacsi.io", node_id=self._kit.node_id, read_only=read_only
+            pool="pool", driver_name="test.katacsi.io", node_id=self.node_id, read_only=read_only
         )
         return self._make_backend(context)
+
+    def again(self) -> PoolUnderTest:
+        """Give a pool on the same storage and node, not started, as another process would have it."""
+        return PoolUnderTest(self._make_backend, self._kit, self.node_id)
 
     def unstarted(self) -> Backend:
         """Give a second backend on the same storage that was never started."""
@@ -107,6 +118,24 @@ class PoolUnderTest:
             yield view
         finally:
             await view.close()
+
+    @contextlib.asynccontextmanager
+    async def on(self, node_id: str) -> AsyncIterator[PoolUnderTest]:
+        """Give the pool as another node has it, started; the test is skipped where volumes stay on a node."""
+        self.need_network()
+        other = PoolUnderTest(self._make_backend, self._kit, node_id)
+        await other.start()
+        try:
+            yield other
+        finally:
+            await other.backend.close()
+
+    def need_network(self) -> Fencing:
+        """Give the pool, if any node can reach its volumes; else the test is skipped."""
+        if self.backend.scope is not Scope.NETWORK:
+            pytest.skip("the pool's volumes stay on their node: its scope is not NETWORK")
+        assert isinstance(self.backend, Fencing), "a pool with scope NETWORK has no publish and unpublish"
+        return self.backend
 
     def need(self, *features: str) -> None:
         """Skip the test unless the pool has these features."""
@@ -160,16 +189,29 @@ class PoolUnderTest:
 
     async def attach(self, volume_id: VolumeId) -> Device:
         """Attach a volume to this node, published first where that is needed."""
-        context: Mapping[str, str] = {}
-        if isinstance(self.backend, Fencing):
-            context = await self.backend.publish(volume_id, self._kit.node_id, read_only=False)
+        published = isinstance(self.backend, Fencing)
+        return await self.attach_with(volume_id, await self.publish(volume_id) if published else {})
+
+    async def attach_with(self, volume_id: VolumeId, context: Mapping[str, str]) -> Device:
+        """Attach a volume to this node with what a publish gave."""
         return await self.backend.attach(volume_id, context, self._kit.secrets)
+
+    async def publish(
+        self, volume_id: VolumeId, node_id: str | None = None, *, read_only: bool = False
+    ) -> Mapping[str, str]:
+        """Let this node, or another one, reach the volume."""
+        node = self.node_id if node_id is None else node_id
+        return await self.need_network().publish(volume_id, node, read_only=read_only)
+
+    async def unpublish(self, volume_id: VolumeId, node_id: str | None = None) -> None:
+        """Fence this node, or another one, or all (an empty name), off the volume."""
+        await self.need_network().unpublish(volume_id, self.node_id if node_id is None else node_id)
 
     async def detach(self, volume_id: VolumeId) -> None:
         """Detach a volume from this node, and fence it off where that is needed."""
         await self.backend.detach(volume_id)
         if isinstance(self.backend, Fencing):
-            await self.backend.unpublish(volume_id, self._kit.node_id)
+            await self.unpublish(volume_id)
 
     async def delete(self, volume_id: VolumeId) -> None:
         """Detach and delete a volume."""
