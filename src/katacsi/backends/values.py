@@ -109,11 +109,15 @@ class Device:
         size_bytes: its size.
         new: this very call made it, so nobody can have it yet. Where a backend cannot tell, who holds the
             device is looked for.
+        blank: a new one that is proven to read as zero, as `is_blank` proves it; spares that question.
+        volume: the volume as it was when the device was given, of `attach` alone; spares a `get`.
     """
 
     path: Path
     size_bytes: int
     new: bool = field(default=False, compare=False)
+    blank: bool = field(default=False, compare=False)
+    volume: Volume | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from pathlib import PurePosixPath
 
 from katacsi.errors import InvalidRequest
 
@@ -57,10 +56,10 @@ def target_entry_name(target: str) -> str:
     name = entry_name(target)
     if not target.startswith("/"):
         raise InvalidRequest("target_path", f"{target} is relative; give the absolute path")
-    parts = PurePosixPath(target).parts
+    parts = target.split("/")
     if ".." in parts or "\0" in target:
         raise InvalidRequest("target_path", f"{target!r} contains '..' or a NUL; give the path without it")
-    if len(parts) < 2:
+    if all(part in {"", "."} for part in parts):
         raise InvalidRequest("target_path", f"{target} is the root directory; give a path below it")
     return name
 

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH102, PTH104, PTH106, PTH112, PTH116, PTH208 -- descriptors and errno decide here; pathlib has neither
+# ruff: noqa: PTH102, PTH104, PTH106, PTH112, PTH116, PTH120, PTH208 -- descriptors and errno decide here; pathlib has neither
 """Directories, names and what a path stands for: made, renamed, listed and removed with care.
 
 What an errno means is decided here: absent is said on ENOENT alone, everything else is an error.
@@ -123,9 +123,10 @@ def rename(src: Path, dst: Path) -> None:
             if os.path.lexists(dst):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
             os.rename(src, dst)
-        _linux.sync_directory(dst.parent)
-        if src.parent != dst.parent:
-            _linux.sync_directory(src.parent)
+        former, parent = os.path.dirname(src), os.path.dirname(dst)
+        _linux.sync_directory(parent)
+        if former != parent:
+            _linux.sync_directory(former)
     except FileExistsError as error:
         raise errors.AlreadyExists(f"rename {src} to {dst}: the new name is taken") from error
     except OSError as error:

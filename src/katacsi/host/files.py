@@ -1,4 +1,4 @@
-# ruff: noqa: PTH104, PTH108, PTH118 -- descriptors, O_ flags and errno decide here; pathlib has none of them
+# ruff: noqa: PTH104, PTH108, PTH118, PTH120 -- descriptors, O_ flags and errno decide here; pathlib has none of them
 """Records on disk, each left whole by a crash at any point.
 
 Directories are the work of `directories`, disk images of `sizedfiles`, locks of `locks`.
@@ -53,7 +53,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, durable: boo
     Raises:
         OutOfSpace: the filesystem is full; the old content stands.
     """
-    _replace(path, data, path.parent, mode, durable=durable)
+    _replace(path, data, os.path.dirname(path), mode, durable=durable)
 
 
 def write_atomically_via(path: Path, data: bytes, *, temporary_directory: Path, mode: int = 0o600) -> None:
@@ -103,7 +103,7 @@ def write_again(path: Path) -> None:
         raise _linux.failure(f"write {path} again", error) from error
 
 
-def _replace(path: Path, data: bytes, temporary_directory: Path, mode: int, *, durable: bool) -> None:
+def _replace(path: Path, data: bytes, temporary_directory: Path | str, mode: int, *, durable: bool) -> None:
     unique = f"{os.getpid():x}-{_OURS}-{next(_numbers)}"
     temporary = os.path.join(temporary_directory, TEMPORARY_PREFIX + unique)
     try:
@@ -114,7 +114,7 @@ def _replace(path: Path, data: bytes, temporary_directory: Path, mode: int, *, d
             _unlink_if_there(temporary)
             raise
         if durable:
-            _linux.sync_directory(path.parent)
+            _linux.sync_directory(os.path.dirname(path))
     except OSError as error:
         raise _linux.failure(f"write {path}", error) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import stat
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def describe(fd: int, number: int) -> LoopDevice | None:
     device, inode, rdevice, offset, size_limit, _, _, _, flags = _loopctl.INFO.unpack_from(info)
     return LoopDevice(
         number=number,
-        path=Path(f"/dev/loop{number}"),
+        path=_node(number),
         backing=(device, inode),
         size_bytes=int.from_bytes(fcntl.ioctl(fd, _loopctl.BLKGETSIZE64, bytes(8)), "little"),
         read_only=_loopctl.is_read_only(fd),
@@ -154,6 +155,11 @@ def describe(fd: int, number: int) -> LoopDevice | None:
         backing_device=(os.major(rdevice), os.minor(rdevice)),
         label=_loopctl.name_of(info),
     )
+
+
+@functools.lru_cache(maxsize=256)  # asked for in every step, and to put one together costs more than an ioctl
+def _node(number: int) -> Path:
+    return Path(f"/dev/loop{number}")
 
 
 def attached_to_open(fd: int) -> LoopDevice | None:

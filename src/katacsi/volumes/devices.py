@@ -27,12 +27,20 @@ class DeviceStack:
         self._backend = backend
         self._id = volume_id
         self._layers = layers
+        self._begun: Device | None = None
+
+    @tracing.phase("attach")
+    async def begin_attach(self, publish_context: Mapping[str, str], secrets: Mapping[str, str]) -> Device:
+        """Give the backend's device, where the volume is not known yet; `attach` has to follow."""
+        self._begun = await self._backend.attach(self._id, publish_context, secrets)
+        return self._begun
 
     async def attach(
         self, volume: Volume, publish_context: Mapping[str, str], secrets: Mapping[str, str]
     ) -> Device:
         """Give the volume its topmost device: the same one, however often asked."""
-        devices = [await self._backend.attach(self._id, publish_context, secrets)]
+        devices = [self._begun or await self.begin_attach(publish_context, secrets)]
+        self._begun = None
         for layer in self._layers:
             if layer.wanted(volume):
                 was_open = await layer.opened(self._id, devices[-1]) is not None
@@ -41,6 +49,12 @@ class DeviceStack:
                 devices.append(await layer.grow(volume, devices[-1]) if was_open else device)
         self.devices = tuple(devices)
         return devices[-1]
+
+    async def undo_attach(self) -> None:
+        """Take away the device that `begin_attach` made, if it made one and no `attach` followed."""
+        if self._begun is not None and self._begun.new:
+            await self._backend.detach(self._id)
+        self._begun = None
 
     async def look(self) -> tuple[Device, ...]:
         """Say which devices the volume has now, bottom first, without making one."""
@@ -63,6 +77,7 @@ class DeviceStack:
             await self._close_layers(bottom)
         await self._backend.detach(self._id)
         self.devices = ()
+        self._begun = None
 
     async def release(self, attachment: Attachment) -> None:
         """Do as `detach` by what the node remembers and the kernel knows, where the storage cannot be asked.

@@ -37,6 +37,8 @@ CLAIMED_BY = "katacsi.io/claim"
 
 _CONTEXT_KEYS = (DIRECT, FS_GROUP_CHANGE_POLICY, MKFS_OPTIONS)
 
+_ASKED = {asked.value: asked for asked in Asked}
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -106,7 +108,7 @@ def asked_for(mapping: Mapping[str, str]) -> Asked:
     Raises:
         InvalidRequest: another value than auto, true or false.
     """
-    return Asked(_one_of(mapping, DIRECT, tuple(a.value for a in Asked)) or Asked.AUTO.value)
+    return _ASKED[_one_of(mapping, DIRECT, tuple(_ASKED)) or Asked.AUTO.value]
 
 
 def fs_group_change_policy(attributes: Mapping[str, str]) -> FsGroupChangePolicy:

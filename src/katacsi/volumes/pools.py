@@ -41,6 +41,7 @@ class Pool:
         self._parameters = parameters
         self._started = False
         self._starting = asyncio.Lock()
+        self._features: Features | None = None
 
     async def open(self) -> Backend:
         """Give the backend, started.
@@ -64,11 +65,18 @@ class Pool:
         if self._started:
             await self._backend.close()
             self._started = False
+            self._features = None
 
     @property
     def features(self) -> Features:
         """What the pool can do; final once it is open."""
-        return features_of(self._backend)
+        if self._features is not None:
+            return self._features
+        features = features_of(self._backend)
+        if self._started:
+            # Every call asks, and to look a backend through takes as long as a small call.
+            self._features = features
+        return features
 
     def check_parameters(self, backend_name: str, parameters: Mapping[str, str]) -> None:
         """Refuse parameters of another backend, and keys that this one does not know.

@@ -14,7 +14,7 @@ import structlog
 from katacsi import tracing
 from katacsi.backends.api import Attachment, Device
 from katacsi.directvolume import guard
-from katacsi.errors import AlreadyExists, HostError, Precondition, VolumeInUse
+from katacsi.errors import AlreadyExists, HostError, KatacsiError, Precondition, VolumeInUse
 from katacsi.host import block, mount, uuids
 from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
@@ -55,15 +55,18 @@ class Staging:
         """
         paths.check("staging_target_path", request.staging_path)
         opened = self._context.volumes.opened(
-            request.volume_id, publish_context=request.publish_context, secrets=request.secrets
+            request.volume_id,
+            publish_context=request.publish_context,
+            secrets=request.secrets,
+            attaching=not self._marks.targets_of(request.volume_id),
         )
         async with opened as volume:
             attributes = parameters.effective(volume.stored.attributes, request.volume_context)
-            capabilities.check(request.capability, parameters.asked_for(attributes))
-            capabilities.check_kind(volume.stored, request.capability)
-            wanted = self._wanted(volume, request)
-            capabilities.check_mount_flags(request.capability, wanted.fs_type)
-            self._check_other_stagings(wanted)
+            try:
+                wanted = self._checked(volume, request, attributes)
+            except KatacsiError:
+                await volume.give_back()
+                raise
             staged = self._marks.staged(wanted.path)
             if staged is not None and self._marks.targets_of(request.volume_id):
                 # Published: a guest may hold the device, so it is not even looked at.
@@ -169,6 +172,14 @@ class Staging:
             await off_loop(self._marks.remove, staged)
             reason = away.message if away else "its device is known to the kernel only"
             log.warning("a volume was taken down without its pool", volume=str(volume_id), reason=reason)
+
+    def _checked(self, volume: NodeVolume, request: Stage, attributes: Mapping[str, str]) -> Staged:
+        capabilities.check(request.capability, parameters.asked_for(attributes))
+        capabilities.check_kind(volume.stored, request.capability)
+        wanted = self._wanted(volume, request)
+        capabilities.check_mount_flags(request.capability, wanted.fs_type)
+        self._check_other_stagings(wanted)
+        return wanted
 
     def _wanted(self, volume: NodeVolume, request: Stage) -> Staged:
         capability = request.capability

@@ -7,9 +7,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from katacsi import tracing
 from katacsi.backends.api import Growing, Overcommitting
-from katacsi.errors import Precondition, Unsupported
+from katacsi.errors import KatacsiError, Precondition, Unsupported
 from katacsi.host import block
 from katacsi.model import VolumeId
 from katacsi.volumes.devices import DeviceStack
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from katacsi.volumes.locks import Locks
     from katacsi.volumes.pools import Pools
     from katacsi.volumes.publish.marks import Marks
+
+log = structlog.get_logger(__name__)
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -42,8 +46,8 @@ class NodeVolume:
         self,
         backend: Backend,
         volume: Volume,
+        stack: DeviceStack,
         publish_context: Mapping[str, str],
-        layers: Sequence[Layer],
         secrets: Mapping[str, str],
     ) -> None:
         self.id = volume.id
@@ -52,7 +56,7 @@ class NodeVolume:
         self._volume = volume
         self._publish_context = publish_context
         self._secrets = secrets
-        self._stack = DeviceStack(backend, volume.id, layers)
+        self._stack = stack
 
     def __str__(self) -> str:
         return f"volume {self.id}"
@@ -111,13 +115,20 @@ class NodeVolume:
         """All devices that it has, bottom first; none as long as nobody attached or looked."""
         return self._stack.devices
 
-    @tracing.phase("attach")
     async def attach(self) -> Device:
         """Give it its devices, as it was attached at stage; the same ones, however often."""
         device = await self._stack.attach(self._volume, self._publish_context, self._secrets)
         # What had no device cannot be held; what had one may have been given to anybody.
         self.untouched = self.untouched or self.bottom.new
         return device
+
+    async def give_back(self) -> None:
+        """Take away what `attaching` made for a call that is refused; what was there before stays."""
+        try:
+            await self._stack.undo_attach()
+        except KatacsiError as error:
+            # Nobody waits for it: the next stage finds the device, and a deletion takes it away.
+            log.warning("a refused volume keeps its device", volume=str(self.id), error=error.message)
 
     async def look(self) -> tuple[Device, ...]:
         """Say which devices it has now, without making one."""
@@ -184,11 +195,13 @@ class NodeVolumes:
         *,
         publish_context: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] = _NONE,
+        attaching: bool = False,
     ) -> AsyncIterator[NodeVolume]:
         """Hold a volume's lock and look it up.
 
         `publish_context` is what the caller got from ControllerPublishVolume; without one the volume is
-        attached as it was at stage. `secrets` are those of the call; they are never stored.
+        attached as it was at stage. `secrets` are those of the call; they are never stored. `attaching` is
+        for a caller that will attach it whatever it finds: some backends do both in one step.
 
         Raises:
             NotFound: not an id of ours, proven absent, or in a pool that is not on this node.
@@ -197,11 +210,13 @@ class NodeVolumes:
         parsed = parse_id(VolumeId, volume_id)
         with self._locks.hold(volume_lock(parsed.name)):
             backend = await self._pools.backend_of(parsed)
-            stored = await self._pools.look_up(backend, parsed)
             if publish_context is None:
                 staged = self._marks.stagings_of(volume_id)
                 publish_context = staged[0].publish_context if staged else {}
-            volume = NodeVolume(backend, stored, publish_context, self._layers, secrets)
+            stack = DeviceStack(backend, parsed, self._layers)
+            bottom = await stack.begin_attach(publish_context, secrets) if attaching else None
+            stored = (bottom and bottom.volume) or await self._pools.look_up(backend, parsed)
+            volume = NodeVolume(backend, stored, stack, publish_context, secrets)
             volume.untouched = parsed in self._untouched
             try:
                 yield volume

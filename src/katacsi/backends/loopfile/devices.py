@@ -51,7 +51,14 @@ class LoopfileDevices:
             if not self._direct_io or self._can_direct_io():
                 raise
             device = self._attached(disk, self._pool.volume_id(name), discard=discard)
-        return Device(device.path, device.size_bytes, new=device.new)
+        return Device(
+            device.path,
+            device.size_bytes,
+            new=device.new,
+            # Nobody can have written to a device that is new, so the file says all.
+            blank=device.new and not sizedfiles.has_data(disk),
+            volume=self._volumes.shown(record),
+        )
 
     def attached(self, name: str) -> Device | None:
         """Say which loop device a volume has."""

@@ -34,8 +34,8 @@ _GONE = ".gone"
 # Each is asked for a dozen times in the life of a volume, and to put one together costs more than a look
 # at its file.
 @functools.lru_cache(maxsize=256)
-def _path(directory: Path, name: str, file: str) -> Path:
-    return directory / name / file
+def _path(directory: Path, name: str) -> Path:
+    return directory / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,15 @@ class ObjectFolder:
 
     def home(self, name: str) -> Path:
         """Give the folder of a complete object."""
-        return self.directory / name
+        return _path(self.directory, name)
 
     def record(self, name: str) -> Path:
         """Give the path of an object's record."""
-        return _path(self.directory, name, self.record_name)
+        return _path(self.directory, f"{name}/{self.record_name}")
 
     def disk(self, name: str) -> Path:
         """Give the path of an object's bytes."""
-        return _path(self.directory, name, DISK)
+        return _path(self.directory, f"{name}/{DISK}")
 
     def names(self) -> list[str]:
         """Give the names of what may be objects; what cannot be one is somebody else's."""
@@ -64,7 +64,7 @@ class ObjectFolder:
 
     def begin(self, name: str) -> Path:
         """Give an empty folder in which the object can be built; what a crash left of it is removed."""
-        building = self.directory / f"{_CREATING}{name}"
+        building = self._building(name)
         self._clear(building)
         if self.is_gone(name):
             self.finish_removal(name)
@@ -73,11 +73,11 @@ class ObjectFolder:
 
     def commit(self, name: str) -> None:
         """Turn what was built into the object; from here on it exists."""
-        directories.rename(self.directory / f"{_CREATING}{name}", self.home(name))
+        directories.rename(self._building(name), self.home(name))
 
     def abandon(self, name: str) -> None:
         """Remove what was built."""
-        self._clear(self.directory / f"{_CREATING}{name}")
+        self._clear(self._building(name))
 
     def remove(self, name: str) -> None:
         """Remove the object, with whatever lies in its folder: after a rename it is gone.
@@ -94,7 +94,7 @@ class ObjectFolder:
 
     def is_gone(self, name: str) -> bool:
         """Whether the object was removed, and what is left of it in its folder is nobody's."""
-        return (self.home(name) / _GONE).exists()
+        return _path(self.directory, f"{name}/{_GONE}").exists()
 
     def finish_removal(self, name: str) -> None:
         """Free the bytes of an object whose removal stopped half-way."""
@@ -123,8 +123,11 @@ class ObjectFolder:
         with contextlib.suppress(OutOfSpace):  # its bytes gave no room for a name; the next start tries again
             directories.rename(home, self._dying(name))
 
+    def _building(self, name: str) -> Path:
+        return _path(self.directory, f"{_CREATING}{name}")
+
     def _dying(self, name: str) -> Path:
-        return self.directory / f"{_DELETING}{name}"
+        return _path(self.directory, f"{_DELETING}{name}")
 
     def half_done(self) -> list[Path]:
         """Give the folders of objects that are not complete."""

@@ -205,6 +205,6 @@ def parse(model: type[AnyRecord], data: bytes, path: Path) -> AnyRecord:
         raise CorruptRecord(f"{path}: cannot be used ({key}: {first['msg']}); {remedy}") from error
     except MalformedId as error:
         raise CorruptRecord(f"{path}: cannot be used (source: no id: {error}); {remedy}") from error
-    if record.name != path.parent.name:
+    if record.name != path.parts[-2]:
         raise CorruptRecord(f"{path}: is the record of {record.name!r}; {remedy}")
     return record

@@ -94,7 +94,11 @@ class LoopfileVolumes:
     def look(self, name: str) -> Volume | None:
         """Give a volume as it is now; None means proven absent."""
         record = self._volumes.read(name)
-        return None if record is None else record.volume(self._id(name), *self.measure(record))
+        return None if record is None else self.shown(record)
+
+    def shown(self, record: VolumeRecord) -> Volume:
+        """Give what a record says, with what its disk shows now."""
+        return record.volume(self._id(record.name), *self.measure(record))
 
     def find(self, csi_name: str) -> Volume | None:
         """Give the volume of this name; None means proven absent."""

@@ -45,6 +45,11 @@ class BlockRoute:
         del volume, published
         return Found()
 
+    def needs_preparing(self, volume: NodeVolume, published: Published, found: Found) -> bool:
+        """Whether the fact is missing."""
+        del found
+        return not published.read_only and not volume.facts.raw_written
+
     @tracing.phase("prepare")
     async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
         """Remember for good that a workload writes what no probe can tell from nothing."""

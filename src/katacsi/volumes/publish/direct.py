@@ -71,6 +71,14 @@ class DirectRoute:
         _take_off_host(volume, published)
         return Found()
 
+    def needs_preparing(self, volume: NodeVolume, published: Published, found: Found) -> bool:
+        """Whether a growth was left, the filesystem has to be brought in order, or the fact is missing."""
+        del found
+        facts = volume.facts
+        unfinished = bool(facts.pending_size or facts.growing)
+        touched = published.read_only or record_of(volume, published).fs_group is not None
+        return unfinished or touched or not facts.guest_written
+
     @tracing.phase("prepare")
     async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
         """Finish a growth, and remember that a guest will write."""

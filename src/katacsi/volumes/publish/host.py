@@ -65,6 +65,15 @@ class HostRoute:
         read = not mounts and not volume.facts.growing
         return Found(bool(mounts), superblock.read(volume.device.path) if read else None)
 
+    def needs_preparing(self, volume: NodeVolume, published: Published, found: Found) -> bool:
+        """Whether the filesystem does not fill its device, or a growth of it was left."""
+        del published
+        if found.mounted:
+            return False
+        facts, filesystem = volume.facts, found.filesystem
+        filled = filesystem is not None and growth.fills(filesystem, volume.device.size_bytes)
+        return not filled or bool(facts.pending_size or facts.growing)
+
     @tracing.phase("prepare")
     async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
         """Make the filesystem as large as its device; what only grows mounted is mounted for that."""

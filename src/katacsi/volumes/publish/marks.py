@@ -101,6 +101,9 @@ _FOLDERS: Final[Mapping[type[Mark], str]] = {
     Staged: "staged",
     Frozen: "frozen",
 }
+_NAMES: Final[Mapping[type[Mark], tuple[str, ...]]] = {
+    kind: tuple(each.name for each in fields(kind)) for kind in _FOLDERS
+}
 
 
 class Marks:
@@ -169,7 +172,7 @@ class Marks:
         if self._by_path(item).get(item.path) == item:
             return
         # Not asdict, which copies each value: this is on the way of every publish.
-        values = {"schema": _SCHEMA, **{each.name: getattr(item, each.name) for each in fields(item)}}
+        values = {"schema": _SCHEMA, **{name: getattr(item, name) for name in _NAMES[type(item)]}}
         data = json.dumps(values, separators=(",", ":"), default=lambda mode: mode.value).encode()
         _write(self._file(item), data)
         self._index(item)
@@ -198,7 +201,7 @@ class Marks:
         return self._staged if isinstance(item, Staged) else self._frozen
 
     def _file(self, item: Mark) -> Path:
-        return self._directory / _FOLDERS[type(item)] / file_name(item.path)
+        return Path(f"{self._directory}/{_FOLDERS[type(item)]}/{file_name(item.path)}")
 
 
 def file_name(path: str) -> str:

@@ -47,6 +47,9 @@ class Route(Protocol):
             VolumeInUse: something is in the way.
         """
 
+    def needs_preparing(self, volume: NodeVolume, published: Published, found: Found) -> bool:
+        """Whether `prepare` has anything to do; where it has not, `deliver` follows `clear` in one step."""
+
     async def prepare(self, volume: NodeVolume, published: Published, found: Found, undo: Undo) -> None:
         """See to what is stored, and to the filesystem, before anybody gets the device."""
 

@@ -39,9 +39,9 @@ log = structlog.get_logger(__name__)
 class _Begun(enum.Enum):
     """What a publish finds."""
 
-    STANDS = "stands"  #: all of it, by a former call
+    DONE = "done"  #: all of it, by a former call or this one
     HELD_BY_ITS_POD = "held by its pod"  #: the pod has the device, and the host lost something of the rest
-    FREE = "free"  #: nobody has the device
+    TO_PREPARE = "to prepare"  #: nobody has the device, and something has to be done before a pod gets it
 
 
 class Publishing:
@@ -64,8 +64,12 @@ class Publishing:
         """
         paths.check("target_path", request.target_path)
         paths.check("staging_target_path", request.staging_path)
+        staged = self._marks.staged(request.staging_path)
         opened = self._context.volumes.opened(
-            request.volume_id, publish_context=request.publish_context, secrets=request.secrets
+            request.volume_id,
+            publish_context=request.publish_context,
+            secrets=request.secrets,
+            attaching=staged is not None and staged.volume_id == request.volume_id,
         )
         async with opened as volume:
             published = await self._publish(volume, request)
@@ -92,7 +96,7 @@ class Publishing:
         async with Undo() as undo:
             taken_back = undo if former is None else Undo()
             begun, found = await off_loop(self._begin, route, volume, published, former, taken_back)
-            if begun is not _Begun.STANDS:
+            if begun is not _Begun.DONE:
                 if found is not None:
                     await route.prepare(volume, published, found, taken_back)
                 volume.untouched = False
@@ -104,16 +108,23 @@ class Publishing:
     ) -> tuple[_Begun, Found | None]:
         """Look what is there, remember what is going to be, and clear the way where nobody has the device.
 
+        Where nothing is left to prepare the pod gets it at once: a step for itself would cost more.
+
         Raises:
             VolumeInUse: the target shows something else, or somebody else has the device.
         """
         if self._stands(route, volume, published):
-            return _Begun.STANDS, None
+            return _Begun.DONE, None
         undo.add("publish mark", lambda: self._marks.remove(published))
         self._marks.add(published)
         if self._is_held_by_its_pod(volume, published, former):
             return _Begun.HELD_BY_ITS_POD, None
-        return _Begun.FREE, route.clear(volume, published)
+        found = route.clear(volume, published)
+        if route.needs_preparing(volume, published, found):
+            return _Begun.TO_PREPARE, found
+        volume.untouched = False
+        route.deliver(volume, published, undo)
+        return _Begun.DONE, None
 
     def _is_held_by_its_pod(self, volume: NodeVolume, published: Published, former: Published | None) -> bool:
         """Whether the pod of this very target has the device already; what it has is not looked at.
