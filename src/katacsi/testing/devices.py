@@ -49,6 +49,20 @@ class DeviceTests(ConformanceKit):
             where = await pool.first_data(volume.id)
             assert where is None, f"at byte {where} a new volume shows what a former tenant wrote"
 
+    async def test_attach_tells_the_truth(self, pool: PoolUnderTest) -> None:
+        """What `attach` says besides is so: the volume as `get` gives it, and no data called blank."""
+        volume = await pool.create("a")
+        other = "attach gives a volume that is not as it is stored, and facts would be decided by it"
+        for guest_written in (False, True):
+            facts = (await pool.existing(volume.id)).facts
+            new = facts.with_(guest_written=guest_written)
+            await pool.backend.compare_and_set_facts(volume.id, facts, new)
+            device = await pool.attach(volume.id)
+            assert device.volume in (None, await pool.existing(volume.id)), other
+            assert not device.blank or not guest_written, _FORMATS
+            await asyncio.to_thread(blockio.fill, device, b"\xa5")
+            await pool.detach(volume.id)
+
     async def test_written_bytes_are_never_called_blank(self, pool: PoolUnderTest) -> None:
         """Bytes that were written but not yet synced keep a volume from being called blank."""
         volume = await pool.create("a")

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+from katacsi.backends.api import Facts
 from katacsi.errors import VolumeInUse
 from katacsi.host import loop
 from katacsi.model import MIB
@@ -60,6 +62,19 @@ class DeleteHeld(Disks):
 class AlwaysBlank(Disks):
     def do_is_blank(self, volume_id):
         return True
+
+
+@mutant("every device is given as a blank one", "test_attach_tells_the_truth")
+class GivenAsBlank(Disks):
+    def do_attach(self, volume_id, *context):
+        return replace(super().do_attach(volume_id, *context), blank=True)
+
+
+@mutant("attach gives the volume as it was when it was made", "test_attach_tells_the_truth")
+class GivenAsItWas(Disks):
+    def do_attach(self, volume_id, *context):
+        volume = replace(self.do_get(volume_id), facts=Facts())
+        return replace(super().do_attach(volume_id, *context), volume=volume)
 
 
 @mutant("no device is called blank", "test_a_new_device_is_blank")
