@@ -33,6 +33,7 @@ NETWORK: dict[str, Any] = {
     "driverName": "net.katacsi.io",
     "backends": {"far": {"scope": "network"}},
     "pools": {"default": {"backend": "far"}},
+    "csiDriver": {"preventPodSchedulingIfMissing": True},
 }
 LVM: dict[str, Any] = {
     "pools": {

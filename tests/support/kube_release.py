@@ -125,8 +125,7 @@ class Plugin:
     def wait_registered(self) -> None:
         """Wait until the kubelet has taken the driver, this start of it and no former one.
 
-        A pod that comes before may wait for five minutes: the scheduler finds the driver missing on the node,
-        and looks again with all pods that it could not place.
+        A pod that comes before waits for the kubelet's next attempt, which may be two minutes away.
         """
         until(
             "the kubelet has taken the driver",

@@ -238,6 +238,21 @@ def test_every_direct_class_is_warned_of():
         assert (f"'{each['metadata']['name']}'" in policy["spec"]["validations"][0]["expression"]) == direct
 
 
+@pytest.mark.parametrize(
+    ("values", "kubernetes", "wanted"),
+    [
+        ({}, "1.37.2", None),
+        ({"csiDriver": {"preventPodSchedulingIfMissing": True}}, "1.37.2", True),
+        ({"csiDriver": {"preventPodSchedulingIfMissing": True}}, "1.36.9", None),
+    ],
+    ids=["default", "asked", "older"],
+)
+def test_pods_do_not_wait_for_a_driver_that_is_rolled_over(values, kubernetes, wanted):
+    """Only who asks for it, of a cluster that knows it, has the scheduler hold pods back."""
+    spec = one(rendered(values, kubernetes=kubernetes), "CSIDriver")["spec"]
+    assert spec.get("preventPodSchedulingIfMissing") is wanted
+
+
 def test_a_twin_keeps_its_volumes():
     """With `retain` a class has a twin that differs in its reclaim policy alone."""
     classes = {each["metadata"]["name"]: each for each in of_kind(rendered(), "StorageClass")}
