@@ -6,6 +6,7 @@ calls what has to wait, or it sleeps in the kernel at one and the same place, or
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import threading
@@ -35,11 +36,13 @@ _sleep = time.sleep
 
 
 class LoopWatch:
-    """Watches the thread that made it, which runs an event loop."""
+    """Watches the running event loop of the thread that made it."""
 
     def __init__(self) -> None:
         #: What blocked the loop, each with the place in the code.
         self.blocked: list[str] = []
+        self._loop = asyncio.get_running_loop()
+        self._turns = 0
         self._thread = threading.get_ident()
         self._stat = Path(f"/proc/self/task/{threading.get_native_id()}/stat")
         self._clock = time.pthread_getcpuclockid(self._thread)
@@ -55,20 +58,28 @@ class LoopWatch:
 
     def look(self) -> None:
         """Look at the thread again and again until `end`."""
-        since, place, computed = time.monotonic(), (0, 0), time.clock_gettime(self._clock)
+        # Looks, not seconds: who looks needs Python's lock, as the thread does, and runs when that could run.
+        looks, turns, computed = 0, -1, 0.0
         while not self._over.is_set():
             _sleep(_PAUSE_S)
             frame = sys._current_frames().get(self._thread)  # noqa: SLF001 -- CPython's only way
             if frame is None:
                 return
-            now, used = (id(frame), frame.f_lasti), time.clock_gettime(self._clock)
-            if now != place or _waits_for_events(frame):
-                since, place, computed = time.monotonic(), now, used
+            used = time.clock_gettime(self._clock)
+            if self._turns != turns or _waits_for_events(frame):
+                looks, turns, computed = 0, self._turns, used
                 continue
             asleep = self._stat.read_text().rpartition(")")[2].split()[0] in {"S", "D"}
-            if (asleep and time.monotonic() - since > LONGEST_S) or used - computed > LONGEST_S:
+            looks = looks + 1 if asleep else 0
+            if looks * _PAUSE_S > LONGEST_S or used - computed > LONGEST_S:
                 self.blocked.append(f"it stood still at {_place(frame)}")
-                since, computed = time.monotonic(), used
+                looks, computed = 0, used
+
+    def turn(self) -> None:
+        """Note that the loop goes round, and ask it to say so again."""
+        self._turns += 1
+        if not self._over.is_set():
+            self._loop.call_later(_PAUSE_S / 2, self.turn)
 
     def end(self) -> None:
         """Stop to look."""
@@ -81,6 +92,7 @@ def watching_loop() -> Iterator[LoopWatch]:
     watch = LoopWatch()
     looking = threading.Thread(target=watch.look, name="katacsi-loop-watch", daemon=True)
     looking.start()
+    watch.turn()
     try:
         with steps.watched(watch):
             yield watch
