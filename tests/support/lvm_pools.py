@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
 from katacsi.backends.lvm import LvmBackend, LvmSettings
+from katacsi.backends.lvm.group import FRESH_S
 from katacsi.model import MIB
-from katacsi.testing import BackendConformance, blockio
+from katacsi.testing import blockio
+from katacsi.testing.conformance import FullConformance as BackendConformance
 from support.real_lvm import DEVICES, DISKS, VG, run
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ class LvmConformance(BackendConformance):
 
     entry_point = "lvm"
     volumes_at_once: ClassVar = 3  # each command takes this machine half a second
+    kill_every: ClassVar = 5  # and test_lvm_crashes kills it at each command
     illegal_parameters: ClassVar = {"type": "mirror"}
     settings: ClassVar = {}
 
@@ -45,9 +50,44 @@ class LvmConformance(BackendConformance):
         settings = LvmSettings(volume_group=volume_group, devices=DEVICES, **self.settings)
         return lambda context: LvmBackend(settings, context)
 
+    @pytest.fixture
+    def break_storage(self, volume_group):
+        @contextlib.contextmanager
+        def renamed():
+            run("vgrename", volume_group, "away")
+            try:
+                known_to_all()
+                yield
+            finally:
+                run("vgrename", "away", volume_group)
+                known_to_all()
+
+        return renamed
+
+    @pytest.fixture
+    def damage_record(self, volume_group):
+        @contextlib.contextmanager
+        def torn(volume):
+            whole, broken = "katacsi.io/kind=volume", "katacsi.io/kind=nothing"
+            lv = f"{volume_group}/kv-{volume.id.name}"
+            run("lvchange", "--deltag", whole, "--addtag", broken, lv)
+            try:
+                known_to_all()
+                yield
+            finally:
+                run("lvchange", "--deltag", broken, "--addtag", whole, lv)
+                known_to_all()
+
+        return torn
+
     async def test_copies_are_of_one_moment(self, pool):
         """A snapshot is cut at one moment, and the pool says so."""
         assert pool.backend.atomic_copies
+
+
+def known_to_all() -> None:
+    """Wait until pools believe no more what they saw before a change by hand."""
+    time.sleep(FRESH_S)
 
 
 def request(

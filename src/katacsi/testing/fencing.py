@@ -15,6 +15,7 @@ import pytest
 
 from katacsi.errors import KatacsiError, OperationPending
 from katacsi.testing import blockio
+from katacsi.testing.crashes import at_every_step
 from katacsi.testing.facts import STEPS
 from katacsi.testing.kit import ConformanceKit
 from katacsi.testing.processes import in_processes
@@ -152,6 +153,26 @@ class FencingTests(ConformanceKit):
             with refused("a node was said to be fenced off, and the storage was not asked"):
                 await pool.unpublish(volume.id)
         await pool.unpublish(volume.id)
+
+    async def test_a_killed_publish_or_unpublish_is_repeated(self, pool: PoolUnderTest) -> None:
+        """A publish or unpublish that was killed at any step can be repeated, and the volume comes free."""
+        pool.need_network()
+        volume = await pool.create("a")
+
+        async def publish_and_unpublish(mine: PoolUnderTest) -> None:
+            await mine.publish(volume.id)
+            await mine.unpublish(volume.id)
+
+        async def check(mine: PoolUnderTest) -> None:
+            context = await mine.publish(volume.id)
+            await mine.attach_with(volume.id, context)
+            await mine.backend.detach(volume.id)
+            await mine.unpublish(volume.id)
+            async with mine.on(self.other_node_id) as other:
+                await other.publish(volume.id)
+                await other.unpublish(volume.id)
+
+        await at_every_step(pool.again, act=publish_and_unpublish, check=check, every=self.kill_every)
 
     async def test_facts_are_compared_across_processes(self, pool: PoolUnderTest) -> None:
         """Of several nodes that change a volume's facts at the same time, one does."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Hooks:
     """Fixtures that an author overrides; each gives a function that the tests call.
 
-    What is broken is not attached meanwhile, and has to be whole again at the end of the `with` block. An
+    What is broken is not attached meanwhile, and has to be whole again at the end of the `with` block. Where
+    a pool believes for some seconds what it saw before, the hook waits so long, each time. An
     example, for volumes that are files in a folder::
 
         @pytest.fixture

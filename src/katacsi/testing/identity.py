@@ -9,7 +9,7 @@ import pytest
 from katacsi.backends.api import Scope
 from katacsi.errors import KatacsiError
 from katacsi.testing.kit import ConformanceKit
-from katacsi.testing.refusing import refused
+from katacsi.testing.processes import in_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +48,12 @@ class IdentityTests(ConformanceKit):
         if pool.backend.scope is not Scope.LOCAL:
             pytest.skip("storage in the network is served from several places")
         volume = await pool.create("a")
-        second = pool.unstarted()
-        try:
-            with refused("a second driver started on storage that is served: both give out the same room"):
-                await second.start()
-        finally:
-            await second.close()
+
+        async def serve(second: PoolUnderTest) -> None:
+            await second.backend.list("", 0)
+
+        started = await in_processes(1, pool.again, serve, expected=KatacsiError)
+        assert not started, "a second driver started on storage that is served: both give out the same room"
         assert await pool.existing(volume.id) == volume
         await pool.restart()
 

@@ -73,6 +73,6 @@ def _live(
         code = _EXPECTED
     except BaseException:  # noqa: BLE001 -- a fork must never return into its parent's code
         traceback.print_exc()
-        os.write(ready, b"f")
     finally:
+        os.write(ready, b"f")  # it may have come to no more
         os._exit(code)

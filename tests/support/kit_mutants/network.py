@@ -92,6 +92,15 @@ class UnpublishUnasked(Appliance):
             super().do_unpublish(volume_id, node_id)
 
 
+@mutant("a publish that was killed is never repeated", "test_a_killed_publish_or_unpublish_is_repeated")
+class HalfPublished(Appliance):
+    def do_publish(self, volume_id, node_id, *, read_only):
+        (self.state / f"{volume_id.name}.busy").touch(exist_ok=False)
+        context = super().do_publish(volume_id, node_id, read_only=read_only)
+        (self.state / f"{volume_id.name}.busy").unlink()
+        return context
+
+
 @mutant("facts are compared without a transaction", "test_facts_are_compared_across_processes")
 class NoTransaction(Appliance):
     @contextlib.contextmanager
