@@ -145,6 +145,13 @@ class KubeletSettings(_Section):
         "`/var/lib/kubelet/plugins/local.katacsi.io/csi.sock`. Default: the socket that is served.",
     )
 
+    @property
+    def root(self) -> Path:
+        """The kubelet's own folder, as far as it is known here."""
+        socket = self.registration_socket
+        known = socket is not None and Path(socket).parent.name == "plugins_registry"
+        return Path(socket).parents[1] if socket is not None and known else Path("/var/lib/kubelet")
+
 
 class HealthSettings(_Section):
     """Where a liveness probe asks."""
@@ -319,6 +326,18 @@ class Settings(_Section):
                 "local.katacsi.io"
             )
         return name
+
+    @model_validator(mode="after")
+    def _leaves_the_kubelets_folder_alone(self) -> Self:
+        root = self.kubelet.root
+        for name, pool in self.pools.items():
+            for key, value in pool.items():
+                if isinstance(value, str) and Path(os.path.normpath(value)).is_relative_to(root):
+                    raise ValueError(
+                        f"pools.{name}.{key}: {value} lies in the kubelet's own folder ({root}), which the "
+                        f"kubelet cleans up; choose a folder outside, such as /var/lib/katacsi/{name}"
+                    )
+        return self
 
     @property
     def state_path(self) -> Path:

@@ -5,8 +5,13 @@
 
 {{- /* Folders of pools. */ -}}
 {{- $system := list "/" "/bin" "/boot" "/dev" "/etc" "/lib" "/lib64" "/opt" "/proc" "/root" "/run" "/sbin" "/sys" "/tmp" "/usr" "/var" "/var/lib" -}}
+{{- $taken := dict -}}
 {{- range $name, $pool := .Values.pools -}}
 {{- with $pool.directory -}}
+{{- with get $taken . -}}
+{{- fail (printf "\n\npools.%s.directory: %s is the folder of pool %s already; a pool has a folder of its own" $name $pool.directory .) -}}
+{{- end -}}
+{{- $_ := set $taken . $name -}}
 {{- if ne . (clean .) -}}
 {{- fail (printf "\n\npools.%s.directory: write %s, without slashes at the end and without dots" $name (clean .)) -}}
 {{- end -}}

@@ -28,6 +28,10 @@ def pool(**more):
         ({"pools": {"Fast": LOCAL["pools"]["default"]}}, ["invalid propertyName 'Fast'"]),
         (pool(directory="/var/lib/kubelet/pool"), ["lies in the kubelet's own folder", HERE]),
         (pool(directory="/var/lib/kubelet"), ["lies in the kubelet's own folder"]),
+        (
+            {"pools": {"second": {"backend": "loopfile", "directory": HERE}}},
+            ["pools.second.directory", "is the folder of pool default already"],
+        ),
         (pool(directory="/srv/"), ["pools.default.directory: write /srv"]),
         (pool(directory="/usr"), ["/usr is a folder of the system", HERE]),
         (pool(directory="/disk", require_mount=True), ["the folder above /disk", "/srv/katacsi/default"]),

@@ -31,6 +31,12 @@ def test_check_takes_a_good_configuration(run, tmp_path):
     assert not list(tmp_path.glob("pool.json")), "a check opens no pool"
 
 
+ANOTHER_KUBELET = """
+kubelet: {registration_socket: /data/kubelet/plugins_registry/x.sock}
+pools: {p: {backend: loopfile, directory: /srv/../data/kubelet}}
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -41,10 +47,30 @@ def test_check_takes_a_good_configuration(run, tmp_path):
         ("pools: {p: {backend: loopfile, directory: /x, quoat: 1Gi}}", "quoat: unknown key"),
         ("pools: {P: {backend: loopfile, directory: /x}}", "pools.P"),
         ("kube: {timeout: 0}\npools: {p: {backend: loopfile, directory: /x}}", "kube.timeout"),
+        (
+            "pools: {p: {backend: loopfile, directory: /var/lib/kubelet/p}}",
+            "pools.p.directory: /var/lib/kubelet/p lies in the kubelet's own folder (/var/lib/kubelet)",
+        ),
+        (
+            ANOTHER_KUBELET,
+            "choose a folder outside, such as /var/lib/katacsi/p",
+        ),
         ("- a list", "has to be a mapping"),
         ("a: [", "not YAML"),
     ],
-    ids=["no pool", "backend", "missing", "relative", "mistyped", "pool name", "kube", "list", "no yaml"],
+    ids=[
+        "no pool",
+        "backend",
+        "missing",
+        "relative",
+        "mistyped",
+        "pool name",
+        "kube",
+        "kubelet",
+        "another kubelet",
+        "list",
+        "no yaml",
+    ],
 )
 def test_check_refuses_what_serve_would_refuse(run, tmp_path, text, named):
     """A configuration that `serve` cannot use is exit code 2, and the key is named."""
