@@ -38,7 +38,7 @@ class WriteWatch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         #: Files by identity, and names by folder, that changed and were not synced since.
-        self._files: dict[Identity, str] = {}
+        self._files: set[Identity] = set()
         self._names: dict[str, set[str]] = {}
         self._places: set[str] = set()
         self.wrote = False
@@ -49,7 +49,7 @@ class WriteWatch:
     def unsynced(self) -> list[str]:
         """Name what is there now and might not be there after a power cut."""
         there = self.present()
-        files = [f"the content of {path}" for file, path in self._files.items() if file in there]
+        files = [f"the content of {there[file]}" for file in self._files if file in there]
         names = [
             f"the name {Path(folder, name)}"
             for folder, changed in self._names.items()
@@ -98,7 +98,7 @@ class WriteWatch:
         self.wrote = True
         self._places.add(os.path.dirname(path))  # noqa: PTH120 -- as the names are kept
         if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_DSYNC | os.O_SYNC):
-            self._files[_identity(os.fstat(descriptor))] = path
+            self._files.add(_identity(os.fstat(descriptor)))
 
     def _named(self, path: str) -> None:
         at = Path(os.path.abspath(path))  # noqa: PTH100 -- the name itself, though it be a link
@@ -109,7 +109,8 @@ class WriteWatch:
 
     def _synced(self, descriptor: int) -> None:
         identity, path = _identity(os.fstat(descriptor)), _path(descriptor)
-        if self._files.pop(identity, None) or Path(path).is_file():
+        if identity in self._files or Path(path).is_file():
+            self._files.discard(identity)
             self.synced_files.add(identity)
         elif Path(path).is_dir():
             self._names.pop(path, None)
