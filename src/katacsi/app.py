@@ -20,8 +20,8 @@ import structlog
 import katacsi
 from katacsi import tracing
 from katacsi.backends import registry
-from katacsi.backends.api import PoolContext, Scope
-from katacsi.csi.capabilities import Role
+from katacsi.backends.api import PoolContext, Role, Scope
+from katacsi.csi.asking import let_backends_ask
 from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
 from katacsi.csi.telling import Teller
@@ -223,7 +223,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
                 role=role,
                 newer=settings.newer_capabilities,
             ),
-            interceptor=Interceptor(metrics, METHODS, REDACTION, refused=refused),
+            interceptor=Interceptor(metrics, METHODS, REDACTION, received=let_backends_ask, refused=refused),
             changes=changes,
         )
         # What is there now are modules and models that stay. A full garbage collection would look at all of

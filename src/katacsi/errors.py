@@ -27,7 +27,12 @@ class KatacsiError(Exception):
 
 
 class InvalidRequest(KatacsiError):
-    """A field of the request is missing, malformed or unknown; nothing was looked at or changed."""
+    """A field of the request is missing, malformed or unknown; nothing was looked at or changed.
+
+    Args:
+        field: the field as its writer knows it, such as "parameters[lvm.katacsi.io/type]".
+        fact: what is wrong with it, and what is legal.
+    """
 
     def __init__(self, field: str, fact: str) -> None:
         super().__init__(f"{field}: {fact}")
@@ -58,8 +63,9 @@ class OperationPending(KatacsiError):
 
     retry_helps = True
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}: another operation is in progress; retry")
+
+class StillWorking(OperationPending):
+    """Work that takes longer than a call goes on, or goes on with the next call: come again."""
 
 
 class Precondition(KatacsiError):

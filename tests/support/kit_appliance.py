@@ -25,6 +25,7 @@ from katacsi.errors import (
     VolumeInUse,
 )
 from katacsi.host import block, directories, files, locks, loop, looprelease, sizedfiles
+from katacsi.host.offloop import off_loop
 from katacsi.model import MIB, Condition
 from support.kit_disks import OnDisks
 from support.kit_reference import Disks, threaded
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from katacsi.backends.api import Attachment, CreateRequest, VolumeId
+    from katacsi.backends.api import Attachment, CreateRequest, Node, VolumeId
     from support.kit_reference import Record
 
 _SECTOR = 4096
@@ -45,7 +46,10 @@ class Appliance(Disks):
     """A pool whose records and images lie in the appliance's folder."""
 
     scope = Scope.NETWORK
-    publish = threaded("publish")
+
+    async def publish(self, volume_id: VolumeId, node: Node, *, read_only: bool) -> Mapping[str, str]:
+        return await off_loop(self.do_publish, volume_id, node.id, read_only=read_only)
+
     unpublish = threaded("unpublish")
 
     def take_lock(self) -> None:

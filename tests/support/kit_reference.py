@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from katacsi.backends.api import Capacity, Device, Facts, Scope, Volume
+from katacsi.backends.api import UNREMEMBERED, Capacity, Device, Facts, Scope, Volume
 from katacsi.backends.common import listing, refusals
 from katacsi.backends.common.existing import check_volume
 from katacsi.errors import (
@@ -52,6 +52,16 @@ def threaded(name: str) -> Callable[..., Any]:
     return method
 
 
+def threaded_alone(name: str) -> Callable[..., Any]:
+    """Do as `threaded`, for a method that has no use for what the node remembers."""
+
+    async def method(self: Disks, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Any:
+        del attachment
+        return await off_loop(getattr(self, f"do_{name}"), volume_id)
+
+    return method
+
+
 class Disks:
     """A pool: the disks in a folder of links by identity, and a folder with a record for each volume."""
 
@@ -77,14 +87,11 @@ class Disks:
         "capacity",
         "compare_and_set_facts",
         "attach",
-        "attached",
-        "detach",
         "release",
-        "refresh",
-        "is_blank",
-        "condition",
     ]:
         locals()[_name] = threaded(_name)
+    for _name in ["attached", "detach", "refresh", "is_blank", "condition"]:
+        locals()[_name] = threaded_alone(_name)
 
     def __init__(self, settings: Settings, context: PoolContext) -> None:
         self.disks, self.state, self.context = settings.disks, settings.state, context

@@ -12,6 +12,7 @@ Rules every method keeps (and `katacsi.testing.BackendConformance` checks):
 * nothing lasting is kept in process memory.
 """
 
+from katacsi.backends.calls import BackendCall, begin_call, present_call
 from katacsi.backends.examination import (
     BackendCheck,
     BackendChecks,
@@ -28,6 +29,7 @@ from katacsi.backends.protocols import (
     Copying,
     Fencing,
     Growing,
+    Identifying,
     OnNode,
     Overcommitting,
     Reserving,
@@ -35,14 +37,18 @@ from katacsi.backends.protocols import (
     Storage,
     features_of,
 )
+from katacsi.backends.stopping import StopSignal
 from katacsi.backends.values import (
+    UNREMEMBERED,
     Attachment,
     Capacity,
     CreateRequest,
     Device,
     Features,
+    Node,
     Page,
     PoolContext,
+    Role,
     Scope,
     Snapshot,
     Volume,
@@ -51,8 +57,10 @@ from katacsi.model import Condition, ContentSource, SizeRange, SnapshotId, Volum
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "UNREMEMBERED",
     "Attachment",
     "Backend",
+    "BackendCall",
     "BackendCheck",
     "BackendChecks",
     "BackendFactory",
@@ -70,19 +78,25 @@ __all__ = [
     "Fencing",
     "FormatState",
     "Growing",
+    "Identifying",
+    "Node",
     "OnNode",
     "Overcommitting",
     "Page",
     "PoolContext",
     "Reserving",
+    "Role",
     "Scope",
     "SizeRange",
     "Snapshot",
     "SnapshotId",
     "Snapshotting",
+    "StopSignal",
     "Storage",
     "Surroundings",
     "Volume",
     "VolumeId",
+    "begin_call",
     "features_of",
+    "present_call",
 ]

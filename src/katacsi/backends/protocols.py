@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from katacsi.backends.values import Features
+from katacsi.backends.values import UNREMEMBERED, Features
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Capacity,
         CreateRequest,
         Device,
+        Node,
         Page,
         PoolContext,
         Scope,
@@ -65,13 +66,15 @@ class Storage(Protocol):
             OutOfSpace: no room.
             SizeOutOfRange: no size meets the request.
             InvalidRequest: an unknown or malformed parameter, by its full key.
+            StillWorking: it takes longer than the call; the next call goes on. To give a volume that is not
+                `ready` means the same.
         """
 
     async def delete(self, volume_id: VolumeId) -> None:
         """Free the volume and its bytes; absent is success.
 
         Raises:
-            VolumeInUse: its device is attached and held.
+            VolumeInUse: its device is attached and held, or a node has access to it.
         """
 
     async def get(self, volume_id: VolumeId) -> Volume | None:
@@ -89,23 +92,41 @@ class Storage(Protocol):
     async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
         """Replace the volume's facts durably, in one transaction.
 
+        Storage in the network is written by several processes at the same time, and of those that expect the
+        same facts one may win. Facts take less than 1 KiB as JSON.
+
         Raises:
             OperationPending: they are no longer what was expected.
         """
 
 
 class OnNode(Protocol):
-    """The devices of a pool's volumes on this node."""
+    """The devices of a pool's volumes on this node.
+
+    All but `attach` are given the attachment that the node remembers of the volume: the device, and what
+    `publish` had given. Storage in the network needs it, since it may be away, and the process may be another
+    one by now. Local storage may leave it alone.
+    """
 
     async def attach(
         self, volume_id: VolumeId, publish_context: Mapping[str, str], secrets: Mapping[str, str]
     ) -> Device:
-        """Give the volume a device on this node: the same one, however often asked."""
+        """Give the volume a device on this node: the same one, however often asked.
 
-    async def attached(self, volume_id: VolumeId) -> Device | None:
+        Args:
+            volume_id: the volume.
+            publish_context: what `publish` gave for this node; empty for local storage.
+            secrets: those of the call; never stored, never logged.
+
+        Raises:
+            NotFound: the volume is proven absent.
+            Precondition: the storage does not let this node have it (any more).
+        """
+
+    async def attached(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Device | None:
         """Say which device the volume has on this node now, without making one."""
 
-    async def detach(self, volume_id: VolumeId) -> None:
+    async def detach(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> None:
         """Take the device away, proven; absent is success.
 
         Raises:
@@ -124,17 +145,17 @@ class OnNode(Protocol):
             HostError: the kernel cannot be asked, or the device may be this volume's and nothing proves it.
         """
 
-    async def refresh(self, volume_id: VolumeId) -> int:
+    async def refresh(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> int:
         """Make an attached device show the volume's present size; give that size in bytes."""
 
-    async def is_blank(self, volume_id: VolumeId) -> bool | None:
+    async def is_blank(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> bool | None:
         """Prove or disprove that the whole device reads as zero; None where only a probe can tell.
 
         True replaces the probe before mkfs, so it must be a proof (a file without data extents, a thin
         volume without mapped blocks), never an assumption.
         """
 
-    async def condition(self, volume_id: VolumeId) -> Condition:
+    async def condition(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Condition:
         """Examine the volume's health on this node (device, redundancy, room in a thin pool)."""
 
 
@@ -223,13 +244,47 @@ class Snapshotting(Copying, Protocol):
 
 @runtime_checkable
 class Fencing(Protocol):
-    """Volumes that any node can reach, one at a time: what `Scope.NETWORK` needs."""
+    """Volumes that any node can reach, one at a time: what `Scope.NETWORK` needs.
 
-    async def publish(self, volume_id: VolumeId, node_id: str, *, read_only: bool) -> Mapping[str, str]:
-        """Let this node, and no other, reach the volume; give what `attach` needs there."""
+    The storage sees to it, not the backend's good manners: a node that is believed dead may live on. Several
+    processes call these at the same time, so the storage has to compare and change in one step.
+    """
+
+    async def publish(self, volume_id: VolumeId, node: Node, *, read_only: bool) -> Mapping[str, str]:
+        """Let this node, and no other, reach the volume; give what `attach` needs there.
+
+        Published to it already: the same answer. Kubernetes stores the answer where many may read it, so it
+        holds no secret.
+
+        Raises:
+            NotFound: the volume is proven absent, or the storage does not know the node.
+            VolumeInUse: another node has access; the message names it.
+            AlreadyExists: this node has access, with the other `read_only`.
+            InvalidRequest: the node did not report what the storage needs to know of it.
+            PoolUnavailable: the storage does not answer. Nobody is let in, as far as it can be told.
+        """
 
     async def unpublish(self, volume_id: VolumeId, node_id: str) -> None:
-        """Fence this node (every node, if empty) off the volume; absent is success."""
+        """Fence this node (every node, if empty) off the volume, at once; no access is success.
+
+        From then on nothing that the node writes reaches the volume, also if a guest there lives on. A volume
+        that is absent, and a node that nobody knows, have no access.
+
+        Raises:
+            PoolUnavailable: the storage does not answer, so nobody can say that the node is fenced off.
+        """
+
+
+@runtime_checkable
+class Identifying(Protocol):
+    """Nodes that the storage tells apart by more than their name."""
+
+    async def node_facts(self) -> Mapping[str, str]:
+        """Say what storage has to know of this node, such as its IQN, its NQN, its addresses.
+
+        `publish` is given it on the controller. It travels in the CSI node id, which takes 192 bytes in all
+        in Kubernetes and is read when the driver registers, so it has to stay true until the next start.
+        """
 
 
 def features_of(backend: Storage) -> Features:

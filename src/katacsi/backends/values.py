@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from katacsi.backends.facts import Facts
+from katacsi.backends.stopping import StopSignal
 from katacsi.model import Condition, ContentSource, SizeRange, SnapshotId, VolumeId
 
 if TYPE_CHECKING:
@@ -21,6 +22,27 @@ class Scope(enum.Enum):
 
     LOCAL = "local"  #: on the node that made them
     NETWORK = "network"  #: on any node, one at a time, after `publish`
+
+
+class Role(enum.Enum):
+    """Which CSI services a process serves besides Identity."""
+
+    ALL = "all"
+    CONTROLLER = "controller"  #: it makes and fences volumes, and attaches none
+    NODE = "node"  #: it attaches volumes, and makes none
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster, as storage in the network has to know it.
+
+    Attributes:
+        id: its name, the one in `PoolContext.node_id` there.
+        facts: what its pools there said of it; see `Identifying`.
+    """
+
+    id: str
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +73,8 @@ class Volume:
         attributes: katacsi's own StorageClass choices, stored for later calls (such as the mode asked for).
         condition: its health, as far as known without probing.
         created_at: seconds since the epoch.
+        ready: it can be attached; false while it is still being made. Then its caller is told to come again,
+            and `create` goes on with it, or says how far it is.
     """
 
     id: VolumeId
@@ -62,6 +86,7 @@ class Volume:
     attributes: Mapping[str, str] = field(default_factory=dict)
     condition: Condition = field(default_factory=Condition)
     created_at: float = 0.0
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +158,10 @@ class Attachment:
     publish_context: Mapping[str, str] = field(default_factory=dict)
 
 
+#: What a process remembers that never attached the volume, or not since the node was started.
+UNREMEMBERED: Final = Attachment()
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """What a pool can still give: bytes in all, and the largest single volume."""
@@ -154,10 +183,22 @@ class Page(Generic[T]):
 class PoolContext:
     """What a pool is told about the place it runs in.
 
-    `read_only` asks for a view: list and get work, nothing is created, repaired, locked or attached.
+    Attributes:
+        pool: its name in the configuration.
+        driver_name: the CSI driver name.
+        node_id: the node's name.
+        read_only: it is a view: list and get work, nothing is created, repaired, locked or attached.
+        role: what the process serves. A controller is not asked to attach, a node not to create.
+        state_directory: a folder for what this pool has to remember of this node beyond a reboot; for storage
+            in the network it exists before `start`, with mode 0700. What belongs to a volume belongs into its
+            facts: the folder is gone when the node is made anew.
+        stopping: set when the process is to end.
     """
 
     pool: str
     driver_name: str
     node_id: str
     read_only: bool = False
+    role: Role = Role.ALL
+    state_directory: Path | None = None
+    stopping: StopSignal = field(default_factory=StopSignal, compare=False)

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from katacsi import app, settings
+from katacsi.backends.api import Role
 from katacsi.cli.options import config_option
-from katacsi.csi.capabilities import Role
 
 
 @click.command()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from katacsi._gen.csi import v1 as csi
-from katacsi.backends.api import Features, Scope
+from katacsi.backends.api import Features, Role, Scope
 from katacsi.csi import condition
 
 if TYPE_CHECKING:
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
 ControllerRpc = csi.ControllerServiceCapabilityRpcType
 NodeRpc = csi.NodeServiceCapabilityRpcType
 Service = csi.PluginCapabilityServiceType
-
-
-class Role(enum.Enum):
-    """Which services a process serves besides Identity."""
-
-    ALL = "all"
-    CONTROLLER = "controller"
-    NODE = "node"
 
 
 #: Which capability a method comes with; None: it is there whenever its service is.

@@ -8,8 +8,8 @@ from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 
 from katacsi._gen.csi import v1 as csi
-from katacsi.backends.api import Scope
-from katacsi.csi.capabilities import Offer, Role
+from katacsi.backends.api import Role, Scope
+from katacsi.csi.capabilities import Offer
 from katacsi.csi.controller import Controller, NetworkController
 from katacsi.csi.identity import Identity
 from katacsi.csi.node import Node

@@ -80,7 +80,7 @@ def _of_answer(error: Any, what: str, server: str) -> KatacsiError:  # noqa: ANN
     if status == _CONFLICT:
         if answer.get("reason") == "AlreadyExists":
             return AlreadyExists(f"{what}: exists already ({words})")
-        return OperationPending(f"{what} ({words})")
+        return OperationPending(f"{what}: another operation is in progress ({words}); retry")
     if status == _GONE:
         return Unavailable(f"{what}: {where} has forgotten where the list was ({words}); list it again")
     if status == _TOO_MANY or status >= 500:

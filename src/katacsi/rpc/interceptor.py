@@ -50,6 +50,7 @@ class Interceptor:
         metrics: where calls are counted.
         methods: the methods of those servers by path; see `katacsi.rpc.calls.methods_of`.
         redaction: what of their messages is secret.
+        received: told of every call whose message has come, in the task that answers it.
         refused: told of every call that fails, with the error and the words that its caller reads; it must
             not fail, and not wait.
     """
@@ -60,11 +61,13 @@ class Interceptor:
         methods: Mapping[str, Method],
         redaction: Redaction,
         *,
+        received: Callable[[Call], None] | None = None,
         refused: Callable[[Call, Exception, str], None] | None = None,
     ) -> None:
         self._metrics = metrics
         self._methods = methods
         self._redaction = redaction
+        self._received = received
         self._refused = refused
         self._refusal = ""
         self._process = secrets.token_hex(2)
@@ -127,7 +130,7 @@ class Interceptor:
         self._metrics.rpcs_in_flight.inc()
         # Every answer is raised "from None": should grpclib log it, no text that is chained to it is logged.
         try:
-            await method(_Tapped(stream, call, self._log))  # type: ignore[arg-type]  # all of it that generated code uses
+            await method(_Tapped(stream, call, self._log, self._received))  # type: ignore[arg-type]  # all of it that generated code uses
         except asyncio.CancelledError:
             late = call.deadline is not None and call.deadline.time_remaining() <= 0
             self._ended(call, started, Status.DEADLINE_EXCEEDED if late else Status.CANCELLED)
@@ -168,10 +171,17 @@ class Interceptor:
 class _Tapped:
     """The stream as generated code sees it: notes the message that came in."""
 
-    __slots__ = ("_call", "_log", "_stream", "send_message")
+    __slots__ = ("_call", "_log", "_received", "_stream", "send_message")
 
-    def __init__(self, stream: Stream[Any, Any], call: Call, log: Any) -> None:  # noqa: ANN401  # structlog's
+    def __init__(
+        self,
+        stream: Stream[Any, Any],
+        call: Call,
+        log: Any,  # noqa: ANN401  # structlog's
+        received: Callable[[Call], None] | None,
+    ) -> None:
         self._stream = stream
+        self._received = received
         self._call = call
         self._log = log
         self.send_message = stream.send_message
@@ -191,6 +201,8 @@ class _Tapped:
         if message is None:
             raise InvalidRequest("request", "the call came without a message")
         self._call.message = message
+        if self._received is not None:
+            self._received(self._call)
         subjects = {
             name: value
             for name in self._call.method.subjects

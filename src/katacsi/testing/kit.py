@@ -10,9 +10,12 @@ import pytest
 import pytest_asyncio
 
 from katacsi.backends.api import (
+    UNREMEMBERED,
+    Attachment,
     CreateRequest,
     Fencing,
     Growing,
+    Node,
     PoolContext,
     Scope,
     SizeRange,
@@ -80,6 +83,7 @@ class PoolUnderTest:
     ) -> None:
         self._make_backend = make_backend
         self._kit = kit
+        self._attachments: dict[VolumeId, Attachment] = {}
         self.node_id = node_id or kit.node_id
         self.backend = self._make(read_only=False)
 
@@ -194,14 +198,16 @@ class PoolUnderTest:
 
     async def attach_with(self, volume_id: VolumeId, context: Mapping[str, str]) -> Device:
         """Attach a volume to this node with what a publish gave."""
-        return await self.backend.attach(volume_id, context, self._kit.secrets)
+        device = await self.backend.attach(volume_id, context, self._kit.secrets)
+        self._attachments[volume_id] = Attachment(device.path, context)
+        return device
 
     async def publish(
         self, volume_id: VolumeId, node_id: str | None = None, *, read_only: bool = False
     ) -> Mapping[str, str]:
         """Let this node, or another one, reach the volume."""
         node = self.node_id if node_id is None else node_id
-        return await self.need_network().publish(volume_id, node, read_only=read_only)
+        return await self.need_network().publish(volume_id, Node(node), read_only=read_only)
 
     async def unpublish(self, volume_id: VolumeId, node_id: str | None = None) -> None:
         """Fence this node, or another one, or all (an empty name), off the volume."""
@@ -209,7 +215,8 @@ class PoolUnderTest:
 
     async def detach(self, volume_id: VolumeId) -> None:
         """Detach a volume from this node, and fence it off where that is needed."""
-        await self.backend.detach(volume_id)
+        await self.backend.detach(volume_id, self._attachments.get(volume_id, UNREMEMBERED))
+        self._attachments.pop(volume_id, None)
         if isinstance(self.backend, Fencing):
             await self.unpublish(volume_id)
 

@@ -22,24 +22,25 @@ class DeviceStack:
         devices: what is attached, bottom first; empty when nothing is, or nobody looked yet.
     """
 
-    def __init__(self, backend: Backend, volume_id: VolumeId, layers: Sequence[Layer]) -> None:
+    def __init__(
+        self, backend: Backend, volume_id: VolumeId, layers: Sequence[Layer], attachment: Attachment
+    ) -> None:
         self.devices: tuple[Device, ...] = ()
+        self._attachment = attachment
         self._backend = backend
         self._id = volume_id
         self._layers = layers
         self._begun: Device | None = None
 
     @tracing.phase("attach")
-    async def begin_attach(self, publish_context: Mapping[str, str], secrets: Mapping[str, str]) -> Device:
+    async def begin_attach(self, secrets: Mapping[str, str]) -> Device:
         """Give the backend's device, where the volume is not known yet; `attach` has to follow."""
-        self._begun = await self._backend.attach(self._id, publish_context, secrets)
+        self._begun = await self._backend.attach(self._id, self._attachment.publish_context, secrets)
         return self._begun
 
-    async def attach(
-        self, volume: Volume, publish_context: Mapping[str, str], secrets: Mapping[str, str]
-    ) -> Device:
+    async def attach(self, volume: Volume, secrets: Mapping[str, str]) -> Device:
         """Give the volume its topmost device: the same one, however often asked."""
-        devices = [self._begun or await self.begin_attach(publish_context, secrets)]
+        devices = [self._begun or await self.begin_attach(secrets)]
         self._begun = None
         for layer in self._layers:
             if layer.wanted(volume):
@@ -53,12 +54,12 @@ class DeviceStack:
     async def undo_attach(self) -> None:
         """Take away the device that `begin_attach` made, if it made one and no `attach` followed."""
         if self._begun is not None and self._begun.new:
-            await self._backend.detach(self._id)
+            await self._backend.detach(self._id, self._attachment)
         self._begun = None
 
     async def look(self) -> tuple[Device, ...]:
         """Say which devices the volume has now, bottom first, without making one."""
-        bottom = await self._backend.attached(self._id)
+        bottom = await self._backend.attached(self._id, self._attachment)
         devices = [] if bottom is None else [bottom]
         for layer in self._layers if devices else ():
             if (above := await layer.opened(self._id, devices[-1])) is not None:
@@ -73,9 +74,9 @@ class DeviceStack:
         Raises:
             VolumeInUse: somebody still holds one; what lies above it is gone.
         """
-        if self._layers and (bottom := await self._backend.attached(self._id)) is not None:
+        if self._layers and (bottom := await self._backend.attached(self._id, self._attachment)) is not None:
             await self._close_layers(bottom)
-        await self._backend.detach(self._id)
+        await self._backend.detach(self._id, self._attachment)
         self.devices = ()
         self._begun = None
 
@@ -103,7 +104,7 @@ class DeviceStack:
 
     async def refresh(self, volume: Volume) -> Device:
         """Make the attached devices as large as the volume is now; give the topmost."""
-        size_bytes = await self._backend.refresh(self._id)
+        size_bytes = await self._backend.refresh(self._id, self._attachment)
         devices = [Device(self.devices[0].path, size_bytes)]
         for layer in self._layers:
             if await layer.opened(self._id, devices[-1]) is not None:

@@ -106,7 +106,7 @@ class Formatter:
                 "recognises; it is never formatted. Use it with volumeMode Block, and make a new volume for "
                 "a filesystem"
             )
-        if volume.bottom.blank or await volume.backend.is_blank(volume.id):
+        if volume.bottom.blank or await volume.backend.is_blank(volume.id, volume.attachment):
             return
         await off_loop(self._probe_blank, volume)
         # No signature and zero ends are no proof: somebody may have written where no probe looks.

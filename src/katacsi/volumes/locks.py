@@ -26,7 +26,7 @@ class Locks:
         """
         wanted = set(names)
         if taken := wanted & self._held:
-            raise OperationPending(min(taken))
+            raise OperationPending(f"{min(taken)}: another operation is in progress; retry")
         self._held |= wanted
         try:
             yield

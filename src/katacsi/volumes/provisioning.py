@@ -15,6 +15,7 @@ from katacsi.errors import (
     OutOfSpace,
     PoolUnavailable,
     Precondition,
+    StillWorking,
     VolumeInUse,
     WrongNode,
 )
@@ -93,7 +94,11 @@ class Provisioning:
                     named = any(capability.fs_type for capability in request.capabilities)
                     volume = await self._create_copy(backend, wanted, request.source, pool.name, named=named)
                 _check_same_wishes(volume, wanted, request)
+                if not volume.ready:
+                    raise StillWorking(f"volume {volume.id}: is still being made; come again")
         except PoolUnavailable as error:
+            if self._context.pools.scope is Scope.NETWORK:
+                raise  # no other process could ask either, and the volume may exist by now
             # Final for the caller, who then lets another node make it; UNAVAILABLE would pin the claim here.
             raise OutOfSpace(f"{error.message}; until then, another node may make volumes") from error
         log.debug("volume created", volume=str(volume.id), size_bytes=volume.size_bytes)
@@ -154,7 +159,9 @@ class Provisioning:
         """
         backend, volume = await self._context.pools.find(volume_id)
         view = self._view(volume)
-        return VolumeView(view.volume, view.context, view.topology, await backend.condition(volume.id))
+        attachment = self._context.volumes.attachment_of(volume.id)
+        condition = await backend.condition(volume.id, attachment)
+        return VolumeView(view.volume, view.context, view.topology, condition)
 
     async def validate(self, request: ValidateCapabilities) -> Validation:
         """Say whether a volume can be used in all these ways.

@@ -38,7 +38,8 @@ class UsageReader:
         """
         backend, volume = await self._context.pools.find(request.volume_id)
         published = await published_at(self._context.marks, request.volume_id, request.volume_path)
-        condition = await backend.condition(volume.id)
+        attachment = self._context.volumes.attachment_of(volume.id)
+        condition = await backend.condition(volume.id, attachment)
         if condition.abnormal:
             return Stats((Usage(Unit.BYTES, volume.size_bytes),), condition)
         if published is not None and published.mode is Mode.DIRECT:

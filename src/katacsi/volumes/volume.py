@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from katacsi import tracing
-from katacsi.backends.api import Growing, Overcommitting
-from katacsi.errors import KatacsiError, Precondition, Unsupported
+from katacsi.backends.api import UNREMEMBERED, Attachment, Growing, Overcommitting
+from katacsi.errors import KatacsiError, Precondition, StillWorking, Unsupported
 from katacsi.host import block
 from katacsi.model import VolumeId
 from katacsi.volumes.devices import DeviceStack
@@ -39,6 +40,7 @@ class NodeVolume:
     Attributes:
         id: what callers name it by.
         backend: the pool that holds it.
+        attachment: how it is attached, as far as this node remembers.
         untouched: this process attached its devices, and has given them to nobody since.
     """
 
@@ -47,14 +49,14 @@ class NodeVolume:
         backend: Backend,
         volume: Volume,
         stack: DeviceStack,
-        publish_context: Mapping[str, str],
+        attachment: Attachment,
         secrets: Mapping[str, str],
     ) -> None:
         self.id = volume.id
         self.backend = backend
         self.untouched = False
         self._volume = volume
-        self._publish_context = publish_context
+        self.attachment = attachment
         self._secrets = secrets
         self._stack = stack
 
@@ -117,7 +119,7 @@ class NodeVolume:
 
     async def attach(self) -> Device:
         """Give it its devices, as it was attached at stage; the same ones, however often."""
-        device = await self._stack.attach(self._volume, self._publish_context, self._secrets)
+        device = await self._stack.attach(self._volume, self._secrets)
         # What had no device cannot be held; what had one may have been given to anybody.
         self.untouched = self.untouched or self.bottom.new
         return device
@@ -205,18 +207,20 @@ class NodeVolumes:
 
         Raises:
             NotFound: not an id of ours, proven absent, or in a pool that is not on this node.
-            OperationPending: another call works on it.
+            OperationPending: another call works on it, or it is still being made.
         """
         parsed = parse_id(VolumeId, volume_id)
         with self._locks.hold(volume_lock(parsed.name)):
             backend = await self._pools.backend_of(parsed)
-            if publish_context is None:
-                staged = self._marks.stagings_of(volume_id)
-                publish_context = staged[0].publish_context if staged else {}
-            stack = DeviceStack(backend, parsed, self._layers)
-            bottom = await stack.begin_attach(publish_context, secrets) if attaching else None
+            attachment = self.attachment_of(parsed)
+            if publish_context is not None:
+                attachment = replace(attachment, publish_context=publish_context)
+            stack = DeviceStack(backend, parsed, self._layers, attachment)
+            bottom = await stack.begin_attach(secrets) if attaching else None
             stored = (bottom and bottom.volume) or await self._pools.look_up(backend, parsed)
-            volume = NodeVolume(backend, stored, stack, publish_context, secrets)
+            if not stored.ready:
+                raise StillWorking(f"volume {volume_id}: is still being made; retry")
+            volume = NodeVolume(backend, stored, stack, attachment, secrets)
             volume.untouched = parsed in self._untouched
             try:
                 yield volume
@@ -229,4 +233,11 @@ class NodeVolumes:
     def devices_of(self, backend: Backend, volume_id: VolumeId) -> DeviceStack:
         """Give a volume's devices where it need not exist any more; the caller holds its lock."""
         self._untouched.discard(volume_id)
-        return DeviceStack(backend, volume_id, self._layers)
+        return DeviceStack(backend, volume_id, self._layers, self.attachment_of(volume_id))
+
+    def attachment_of(self, volume_id: VolumeId) -> Attachment:
+        """Say how a volume was attached at stage, as far as this node remembers."""
+        for staged in self._marks.stagings_of(str(volume_id)):
+            device = Path(staged.devices[0]) if staged.devices else None
+            return Attachment(device, staged.publish_context)
+        return UNREMEMBERED

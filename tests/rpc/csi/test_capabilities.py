@@ -9,8 +9,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from katacsi._gen.csi import v1 as csi
-from katacsi.backends.api import Features, Scope
-from katacsi.csi.capabilities import Offer, Role
+from katacsi.backends.api import Features, Role, Scope
+from katacsi.csi.capabilities import Offer
 from katacsi.csi.methods import METHODS
 from support.door import EVERYTHING, ScriptedWorkflows, open_door
 

@@ -11,7 +11,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katacsi.backends.api import Attachment, Capacity, Device, Facts, Page, Scope, Volume
+from katacsi.backends.api import (
+    UNREMEMBERED,
+    Attachment,
+    Capacity,
+    Device,
+    Facts,
+    Page,
+    Scope,
+    Volume,
+)
 from katacsi.errors import (
     AlreadyExists,
     HostError,
@@ -111,27 +120,27 @@ class DisksBackend:
     ) -> Device:
         return await asyncio.to_thread(self._attach, self._own(volume_id))
 
-    async def attached(self, volume_id: VolumeId) -> Device | None:
+    async def attached(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Device | None:
         record = await asyncio.to_thread(self._state.read, self._own(volume_id))
         return _device(record) if record and record["attached"] else None
 
-    async def detach(self, volume_id: VolumeId) -> None:
+    async def detach(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> None:
         await asyncio.to_thread(self._detach, self._own(volume_id))
 
     async def release(self, volume_id: VolumeId, attachment: Attachment) -> None:
         await asyncio.to_thread(self._release, volume_id, attachment.device)
 
-    async def refresh(self, volume_id: VolumeId) -> int:
+    async def refresh(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> int:
         record = await asyncio.to_thread(self._require, self._own(volume_id))
         return _size_of(Path(record["disk"]))
 
-    async def is_blank(self, volume_id: VolumeId) -> bool | None:
+    async def is_blank(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> bool | None:
         return None  # a disk keeps no account of what was written to it
 
     async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
         await asyncio.to_thread(self._set_facts, self._own(volume_id), expected, new)
 
-    async def condition(self, volume_id: VolumeId) -> Condition:
+    async def condition(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Condition:
         record = await asyncio.to_thread(self._require, self._own(volume_id))
         try:
             present = await asyncio.to_thread(_size_of, Path(record["disk"]))
@@ -231,7 +240,7 @@ class DisksBackend:
         self._changing()
         record = self._require(name)
         if Facts.from_dict(record["facts"]) != expected:
-            raise OperationPending(f"volume {name}: its facts changed meanwhile")
+            raise OperationPending(f"volume {name}: its facts changed meanwhile; retry")
         self._state.write(name, {**record, "facts": new.to_dict()})
 
     def _free(self) -> dict[Path, int]:

@@ -56,4 +56,6 @@ def check_expected(volume_id: VolumeId, found: Facts, expected: Facts) -> None:
         OperationPending: they changed meanwhile.
     """
     if found != expected:
-        raise OperationPending(f"volume {volume_id}: its facts are {found}, not {expected}")
+        raise OperationPending(
+            f"volume {volume_id}: its facts are {found}, not {expected}, so somebody changed them; retry"
+        )

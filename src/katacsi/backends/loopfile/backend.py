@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
-from katacsi.backends.api import Capacity, Scope
+from katacsi.backends.api import UNREMEMBERED, Capacity, Scope
 from katacsi.backends.loopfile.accounting import Accounting
 from katacsi.backends.loopfile.checks import CHECKS
 from katacsi.backends.loopfile.copies import Copier
@@ -129,19 +129,19 @@ class LoopfileBackend:
     ) -> Device:
         return await self._change(self._devices.attach, self._pool.own(volume_id))
 
-    async def attached(self, volume_id: VolumeId) -> Device | None:
+    async def attached(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Device | None:
         return await self._look(self._devices.attached, self._pool.own(volume_id))
 
-    async def detach(self, volume_id: VolumeId) -> None:
+    async def detach(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> None:
         await self._change(self._devices.detach, self._pool.own(volume_id))
 
     async def release(self, volume_id: VolumeId, attachment: Attachment) -> None:
         await off_loop(self._devices.release, volume_id, attachment.device)
 
-    async def refresh(self, volume_id: VolumeId) -> int:
+    async def refresh(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> int:
         return await self._change(self._devices.refresh, self._pool.own(volume_id))
 
-    async def is_blank(self, volume_id: VolumeId) -> bool | None:
+    async def is_blank(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> bool | None:
         return await self._look(self._devices.is_blank, self._pool.own(volume_id))
 
     async def create_snapshot(self, csi_name: str, source: VolumeId) -> Snapshot:
@@ -168,7 +168,7 @@ class LoopfileBackend:
     async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
         await self._change(self._volumes.compare_and_set_facts, self._pool.own(volume_id), expected, new)
 
-    async def condition(self, volume_id: VolumeId) -> Condition:
+    async def condition(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Condition:
         name = self._pool.own(volume_id)
         return await self._look(self._devices.condition, name, await self._writing.refusal())
 

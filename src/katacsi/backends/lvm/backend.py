@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import structlog
 
-from katacsi.backends.api import Capacity, Scope
+from katacsi.backends.api import UNREMEMBERED, Capacity, Scope
 from katacsi.backends.lvm import abandoned
 from katacsi.backends.lvm import layout as layouts
 from katacsi.backends.lvm.checks import CHECKS
@@ -140,14 +140,14 @@ class LvmBackend:
             entry = self._volumes.require(state, self._objects.index(state), name)
             return await self._devices.attach(entry.lv)
 
-    async def attached(self, volume_id: VolumeId) -> Device | None:
+    async def attached(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Device | None:
         try:
             _, entry = await self._volumes.entry(self._group.own(volume_id))
         except NotFound:
             return None  # an LV that is removed has no device
         return await self._devices.attached(entry.lv)
 
-    async def detach(self, volume_id: VolumeId) -> None:
+    async def detach(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> None:
         name = self._group.own(volume_id)
         self._group.check_writable()
         try:
@@ -163,13 +163,13 @@ class LvmBackend:
     async def release(self, volume_id: VolumeId, attachment: Attachment) -> None:
         await off_loop(abandoned.release, volume_id, attachment.device)
 
-    async def refresh(self, volume_id: VolumeId) -> int:
+    async def refresh(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> int:
         device = await self.attached(volume_id)
         if device is None:
             raise Precondition(f"volume {volume_id}: is not attached; attach it first")
         return device.size_bytes  # LVM gave the device its new size when the LV grew
 
-    async def is_blank(self, volume_id: VolumeId) -> bool | None:
+    async def is_blank(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> bool | None:
         _, entry = await self._volumes.entry(self._group.own(volume_id))
         # A thick volume was zeroed, but whoever had its device since may have written: only a probe can tell.
         return True if entry.lv.pool and await self._devices.blank(entry.lv) else None
@@ -199,7 +199,7 @@ class LvmBackend:
     async def compare_and_set_facts(self, volume_id: VolumeId, expected: Facts, new: Facts) -> None:
         await self._volumes.compare_and_set_facts(self._group.own(volume_id), expected, new)
 
-    async def condition(self, volume_id: VolumeId) -> Condition:
+    async def condition(self, volume_id: VolumeId, attachment: Attachment = UNREMEMBERED) -> Condition:
         name = self._group.own(volume_id)
         state = await self._group.read()
         entry = self._volumes.require(state, self._objects.index(state), name)

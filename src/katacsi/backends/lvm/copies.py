@@ -9,7 +9,7 @@ from katacsi.backends.common import refusals
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.objects import missing
 from katacsi.backends.lvm.tags import Kind, State
-from katacsi.errors import OperationPending, Unsupported
+from katacsi.errors import StillWorking, Unsupported
 from katacsi.model import SnapshotId
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class LvmCopies:
         Raises:
             OutOfSpace: it lies in other storage; the node that has it can make the copy.
             NotFound: there is none.
-            OperationPending: it is a snapshot whose own bytes are still being copied.
+            StillWorking: it is a snapshot whose own bytes are still being copied.
         """
         origin = source.id
         refusals.check_source(origin, self._group.pool, self._group.uid)
@@ -47,7 +47,7 @@ class LvmCopies:
         if entry is not None and entry.record.state is State.READY:
             return entry
         if snapshot and (Kind.SNAPSHOT_CUT, origin.name) in index.entries:
-            raise OperationPending(f"{origin.KIND} {origin}: its bytes are still being copied")
+            raise StillWorking(f"{origin.KIND} {origin}: its bytes are still being copied; retry")
         raise missing(origin.KIND, origin, state)
 
     async def cut(self, state: Group, kind: Kind, name: str, csi_name: str, origin: Entry) -> Entry:

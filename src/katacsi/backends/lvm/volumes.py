@@ -228,7 +228,7 @@ class LvmVolumes:
             )
         if copies := [lv.name for lv in state.snapshots_of(entry.lv.name)]:
             raise OperationPending(
-                f"volume {self._id(entry.record.name)}: is being copied ({', '.join(copies)})"
+                f"volume {self._id(entry.record.name)}: is being copied ({', '.join(copies)}); retry"
             )
 
     async def _reserve(self, state: Group, name: str, entry: Entry, layout: Layout, growth: int) -> Entry:
