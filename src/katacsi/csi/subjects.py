@@ -2,7 +2,7 @@
 
 Only what a call says itself, what its volume's context says and what is published here is used: the API is
 asked nothing. The UID of a PersistentVolume or a VolumeSnapshotContent is not known that way, and `kubectl
-describe` looks for it; their Events are found by name, with `kubectl events --for pv/NAME`.
+describe` looks for it; their Events are found by name: `kubectl --namespace default events --for pv/NAME`.
 """
 
 from __future__ import annotations

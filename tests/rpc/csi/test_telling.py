@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from grpclib.exceptions import GRPCError
 
@@ -9,6 +11,7 @@ from katacsi import errors
 from katacsi._gen.csi import v1 as csi
 from katacsi.csi.telling import REASONS, Teller, reason_of
 from katacsi.model import SnapshotId, VolumeId
+from katacsi.nodewatch.telling import REASON as NODE_GONE
 from katacsi.volumes.publish.marks import Marks, Published
 from katacsi.volumes.publish.mode import Mode
 from support.door import open_door
@@ -244,10 +247,12 @@ async def test_an_answer_does_not_suffer_from_the_telling(marks):
 
 
 def test_every_error_that_is_told_has_a_reason():
-    """A new class of error gets a word of its own, or its family's, in UpperCamelCase."""
+    """A new class of error gets a word of its own, or its family's, and a line on the page for operators."""
     every = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
     # The root is never raised itself; a list's token concerns no object.
     for kind in set(every) - {errors.KatacsiError, errors.InvalidPageToken}:
         if not kind.retry_helps:
             assert reason_of(kind.__new__(kind)), kind
+    page = (Path(__file__).parents[3] / "docs/kubernetes.md").read_text("utf-8")
+    assert [reason for reason in {*REASONS.values(), NODE_GONE} if f"\n| `{reason}` | " not in page] == []
     assert all(reason.isalpha() and reason[0].isupper() for reason in REASONS.values())
