@@ -1,6 +1,6 @@
 """The reference backends of the kit's tests keep the contract; `test_kit_mutants` breaks them."""
 
-from katacsi.testing.conformance import FullConformance as BackendConformance
+from katacsi.testing import BackendConformance
 from support.kit_appliance import OnAppliance
 from support.kit_disks import OnDisks
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
-from katacsi.testing.conformance import FullConformance as BackendConformance
+from katacsi.testing import BackendConformance
 from support.pools import mounted_filesystem
 
 GATES = {

@@ -9,7 +9,7 @@ import importlib
 
 import pytest
 
-from katacsi.testing.conformance import FullConformance as BackendConformance
+from katacsi.testing import BackendConformance
 from katacsi.testing.kit import ConformanceKit
 from support.kit_appliance import Appliance, OnAppliance
 from support.kit_disks import OnDisks

@@ -13,8 +13,7 @@ from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
 from katacsi.backends.lvm import LvmBackend, LvmSettings
 from katacsi.backends.lvm.group import FRESH_S
 from katacsi.model import MIB
-from katacsi.testing import blockio
-from katacsi.testing.conformance import FullConformance as BackendConformance
+from katacsi.testing import BackendConformance, blockio
 from support.real_lvm import DEVICES, DISKS, VG, run
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class LvmConformance(BackendConformance):
 
     entry_point = "lvm"
     volumes_at_once: ClassVar = 3  # each command takes this machine half a second
-    kill_every: ClassVar = 5  # and test_lvm_crashes kills it at each command
+    kill_every: ClassVar = 11  # and test_lvm_crashes kills it at each command
     illegal_parameters: ClassVar = {"type": "mirror"}
     settings: ClassVar = {}
 

@@ -1,5 +1,7 @@
 """The backend passes katacsi's own suite. Needs root: loop devices stand in for disks."""
 
+import contextlib
+import shutil
 import subprocess
 
 import pytest
@@ -33,3 +35,28 @@ class TestDisks(BackendConformance):
     def make_backend(self, tmp_path, disks):
         settings = DisksBackend.Settings(devices=disks, state_directory=tmp_path / "state")
         return lambda context: DisksBackend(settings, context)
+
+    @pytest.fixture
+    def break_storage(self, tmp_path):
+        @contextlib.contextmanager
+        def unmounted():
+            state = tmp_path / "state"
+            state.rename(tmp_path / "away")
+            state.mkdir()
+            yield
+            shutil.rmtree(state)
+            (tmp_path / "away").rename(state)
+
+        return unmounted
+
+    @pytest.fixture
+    def damage_record(self, tmp_path):
+        @contextlib.contextmanager
+        def torn(volume):
+            record = tmp_path / "state" / f"volume-{volume.id.name}.json"
+            whole = record.read_bytes()
+            record.write_bytes(whole[: len(whole) // 2])
+            yield
+            record.write_bytes(whole)
+
+        return torn

@@ -18,10 +18,13 @@ storage before `start`::
             return lambda context: MyBackend(settings, context)
 
 Every test gets a fresh pool from that fixture, and frees what it made. Class attributes adapt the suite to a
-pool; `ConformanceKit` lists them. What your `Features` deny is skipped, with the feature in the reason. The
-tests write to real block devices, so most backends need root for them.
+pool; `ConformanceKit` lists them. With hooks, which `hooks` lists, it takes storage, disks and records away,
+too. What your pool does not have is skipped, as is a test without its hook, with the reason. The tests write
+to real block devices, so most backends need root for them.
 
 The suite says what the docstrings of `katacsi.backends.api` say; where both seem to differ, those win.
+
+`crashes` kills a call of yours at every step, as the suite does with those of the contract.
 
 `kubelet` makes the calls of the kubelet and of the sidecars, `process` runs a driver, `leaks` finds what is
 left in the kernel. The demo uses these too, so nothing but the kit imports pytest.

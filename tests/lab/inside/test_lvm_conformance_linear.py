@@ -7,7 +7,7 @@ import pytest
 from support import lvm_pools
 
 UDEV = False
-SECONDS = 180
+SECONDS = 260
 
 volume_group = pytest.fixture(lvm_pools.volume_group, scope="module", name="volume_group")
 

@@ -10,7 +10,7 @@ import pytest
 from support import lvm_pools
 
 UDEV = False
-SECONDS = 400
+SECONDS = 560
 ENGINE = "qemu"
 
 volume_group = pytest.fixture(lvm_pools.volume_group, scope="module", name="volume_group")

@@ -35,6 +35,7 @@ from katacsi.errors import (
     Unsupported,
     VolumeInUse,
 )
+from katacsi.host import block, holders
 from katacsi.model import Condition, VolumeId, is_storage_name, storage_name
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -84,10 +85,10 @@ class DisksBackend:
     # The event loop must not wait for a disk, so each method hops into a thread, once.
 
     async def start(self) -> None:
-        await asyncio.to_thread(self._state.open, read_only=self._context.read_only)
+        await asyncio.to_thread(self._start)
 
     async def close(self) -> None:
-        pass
+        self._state.close()
 
     async def create(self, request: CreateRequest) -> Volume:
         return await asyncio.to_thread(self._create, request)
@@ -154,6 +155,15 @@ class DisksBackend:
 
     # -- in a thread -------------------------------------------------------------------------------
 
+    def _start(self) -> None:
+        self._state.open(read_only=self._context.read_only)
+        if self._context.read_only:
+            return
+        for name, record in self._state.all().items():
+            if not record["ready"]:
+                # A crash cut the wipe short. Nobody was told of the volume, and the next one is wiped again.
+                self._state.remove(name)
+
     def _create(self, request: CreateRequest) -> Volume:
         self._changing()
         _require_no_parameters(request.parameters)
@@ -167,6 +177,7 @@ class DisksBackend:
             record = self._choose(name, request)
         if not record["ready"]:
             # The last tenant's bytes. A crash in here leaves the record as it is, and a retry begins again.
+            _make_writable(Path(record["disk"]))
             _run("blkdiscard", "--force", "--zeroout", record["disk"])
             record["ready"] = True
             self._state.write(name, record)
@@ -218,7 +229,9 @@ class DisksBackend:
         self._changing()
         record = self._require(name)
         if not record["attached"]:
-            self._state.write(name, {**record, "attached": True})
+            _make_writable(Path(record["disk"]))
+        # Written each time: who wrote what can be read may have been killed before it was on the disk.
+        self._state.write(name, {**record, "attached": True})
         return _device(record)
 
     def _detach(self, name: str) -> None:
@@ -273,10 +286,18 @@ def _require_no_parameters(parameters: Mapping[str, str]) -> None:
         raise InvalidRequest(f"disks.katacsi.io/{key}", "unknown parameter; this backend has none")
 
 
+def _make_writable(disk: Path) -> None:
+    """Take off the flag that a pod which had the disk read-only may have left on it."""
+    block.set_read_only(disk, False)
+
+
 def _require_unused(name: str, disk: Path) -> None:
     try:
-        # Refused while the disk is mounted or claimed, by device-mapper or a virtual machine for example.
+        # Refused while the disk is mounted, or claimed by device-mapper for example.
         os.close(os.open(disk, os.O_RDONLY | os.O_EXCL))
+        # A virtual machine claims nothing: it is among the processes that have the disk open.
+        if found := holders.lasting(disk):
+            raise VolumeInUse(f"volume {name}: {disk} is held by {found[0]}; end that first")
     except FileNotFoundError:
         return  # the disk was taken out
     except OSError as error:
