@@ -17,7 +17,7 @@ from katacsi.testing.refusing import refused
 if TYPE_CHECKING:
     from katacsi.backends.api import Volume
     from katacsi.testing.hooks import Breaking, BreakingVolume
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 
 @pytest.mark.asyncio
@@ -95,7 +95,7 @@ class AbsenceTests(ConformanceKit):
             with refused("a device was given out for a volume whose disk is gone"):
                 await pool.attach(volume.id)
             with contextlib.suppress(KatacsiError):
-                condition = await pool.backend.condition(volume.id)
+                condition = await pool.condition(volume.id)
                 assert condition.abnormal, "a volume whose disk is gone is called healthy"
 
     async def test_a_volume_with_a_damaged_record_is_not_absent(
@@ -124,7 +124,7 @@ async def _not_absent(pool: PoolUnderTest, volume: Volume) -> None:
     with contextlib.suppress(KatacsiError):
         assert await backend.find(name) is not None, f"find called {name!r} absent: {consequence}"
     try:
-        await backend.condition(volume.id)
+        await pool.condition(volume.id)
     except NotFound as error:
         raise AssertionError(f"condition called {volume.id} absent") from error
     except KatacsiError:

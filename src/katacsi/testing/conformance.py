@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
     "katacsi.testing.identity",
     "katacsi.testing.killing",
     "katacsi.testing.listing",
+    "katacsi.testing.pools",
     "katacsi.testing.provisioning",
     "katacsi.testing.rooming",
     "katacsi.testing.tidiness",
@@ -30,8 +31,9 @@ from katacsi.testing.fencing import FencingTests  # noqa: E402
 from katacsi.testing.holding import HoldingTests  # noqa: E402
 from katacsi.testing.identity import IdentityTests  # noqa: E402
 from katacsi.testing.killing import KillingTests  # noqa: E402
-from katacsi.testing.kit import ConformanceKit, PoolUnderTest  # noqa: E402
+from katacsi.testing.kit import ConformanceKit  # noqa: E402
 from katacsi.testing.listing import ListingTests  # noqa: E402
+from katacsi.testing.pools import PoolUnderTest  # noqa: E402
 from katacsi.testing.provisioning import ProvisioningTests  # noqa: E402
 from katacsi.testing.rooming import RoomTests  # noqa: E402
 from katacsi.testing.tidiness import TidinessTests  # noqa: E402

@@ -15,7 +15,7 @@ from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Snapshot, Volume
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 UUID = "6b1f2a52-0e5c-4c8e-9a53-000000000002"
 
@@ -66,7 +66,7 @@ class CopyingTests(ConformanceKit):
         await pool.write(original.id, b"new!")
         assert await pool.read(copy.id, 4) == b"head"
         assert await pool.read(copy.id, 4, end) == b"tail"
-        assert await pool.backend.is_blank(copy.id) is not True
+        assert await pool.is_blank(copy.id) is not True
         await pool.write(copy.id, b"mine")
         assert await pool.read(original.id, 4) == b"new!"
         await pool.restart()

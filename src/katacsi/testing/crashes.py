@@ -21,7 +21,7 @@ from katacsi.testing.processes import forked
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
     from katacsi.testing.steps import Step
 
     #: What is done to a pool that was started.

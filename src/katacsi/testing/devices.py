@@ -15,7 +15,7 @@ from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Volume
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 _FORMATS = "a volume with data is called blank, and would be formatted without a probe"
 
@@ -27,10 +27,10 @@ class DeviceTests(ConformanceKit):
     async def test_a_new_device_is_blank(self, pool: PoolUnderTest) -> None:
         """Every byte of a new volume reads as zero, and nothing is claimed to the contrary."""
         volume = await pool.create("a")
-        assert await pool.backend.is_blank(volume.id) is not False, "a new volume is said to hold data"
+        assert await pool.is_blank(volume.id) is not False, "a new volume is said to hold data"
         found = await pool.first_data(volume.id)
         assert found is None, f"a new volume reads as other than zero at byte {found}"
-        assert await pool.backend.is_blank(volume.id) is not False
+        assert await pool.is_blank(volume.id) is not False
 
     async def test_reused_space_is_blank(self, pool: PoolUnderTest) -> None:
         """No byte of a deleted volume shows in the next ones: the next one may be another tenant's."""
@@ -69,9 +69,9 @@ class DeviceTests(ConformanceKit):
         device = await pool.attach(volume.id)
         with blockio.held(device) as fd:
             os.pwrite(fd, b"x" * 4096, volume.size_bytes - 4096)
-            assert await pool.backend.is_blank(volume.id) is not True, _FORMATS
+            assert await pool.is_blank(volume.id) is not True, _FORMATS
         await pool.detach(volume.id)
-        assert await pool.backend.is_blank(volume.id) is not True, _FORMATS
+        assert await pool.is_blank(volume.id) is not True, _FORMATS
 
     async def test_two_volumes_live_at_once(self, pool: PoolUnderTest) -> None:
         """The workflows call a pool for several volumes at the same time; neither disturbs the other."""
@@ -81,8 +81,8 @@ class DeviceTests(ConformanceKit):
             backend = pool.backend
             assert await backend.get(volume.id) == volume
             device = await pool.attach(volume.id)
-            assert await backend.attached(volume.id) == device
-            await backend.is_blank(volume.id)
+            assert await pool.attached(volume.id) == device
+            await pool.is_blank(volume.id)
             facts = volume.facts.with_(guest_written=True)
             await backend.compare_and_set_facts(volume.id, volume.facts, facts)
             found = await backend.get(volume.id)
@@ -97,14 +97,14 @@ class DeviceTests(ConformanceKit):
     async def test_attaching_twice_gives_the_same_device(self, pool: PoolUnderTest) -> None:
         """A volume has one device, a block device of its size, until it is detached; then it has none."""
         volume = await pool.create("a")
-        assert await pool.backend.attached(volume.id) is None
+        assert await pool.attached(volume.id) is None
         device = await pool.attach(volume.id)
         assert stat.S_ISBLK(device.path.stat().st_mode)
         assert device.size_bytes == volume.size_bytes
         assert await pool.attach(volume.id) == device
-        assert await pool.backend.attached(volume.id) == device
+        assert await pool.attached(volume.id) == device
         await pool.detach(volume.id)
-        assert await pool.backend.attached(volume.id) is None
+        assert await pool.attached(volume.id) is None
         await pool.detach(volume.id)
 
     async def test_volumes_have_devices_of_their_own(self, pool: PoolUnderTest) -> None:
@@ -130,15 +130,15 @@ class DeviceTests(ConformanceKit):
         volume = await pool.create("a")
         device = await pool.attach(volume.id)
         await pool.restart()
-        assert await pool.backend.attached(volume.id) == device
+        assert await pool.attached(volume.id) == device
         assert await pool.attach(volume.id) == device
 
     async def test_a_healthy_volume_is_not_abnormal(self, pool: PoolUnderTest) -> None:
         """Attached or not, a volume without trouble is said to have none."""
         volume = await pool.create("a")
-        assert not (await pool.backend.condition(volume.id)).abnormal
+        assert not (await pool.condition(volume.id)).abnormal
         await pool.attach(volume.id)
-        assert not (await pool.backend.condition(volume.id)).abnormal
+        assert not (await pool.condition(volume.id)).abnormal
 
     async def test_a_volume_grows_and_never_shrinks(self, pool: PoolUnderTest) -> None:
         """A larger size is reached and kept; an equal or smaller one changes nothing; what is new is zero."""
@@ -163,12 +163,12 @@ class DeviceTests(ConformanceKit):
         pool.need("expand")
         volume = await pool.create("a", required=self.volume_size // 2)
         device = await pool.attach(volume.id)
-        assert await pool.backend.refresh(volume.id) == volume.size_bytes
+        assert await pool.refresh(volume.id) == volume.size_bytes
         with blockio.held(device) as fd:
             size = await pool.growing.expand(volume.id, self.volume_size)
-            assert await pool.backend.refresh(volume.id) == size
+            assert await pool.refresh(volume.id) == size
             assert os.lseek(fd, 0, os.SEEK_END) == size
-        grown = await pool.backend.attached(volume.id)
+        grown = await pool.attached(volume.id)
         assert grown is not None
         assert grown.size_bytes == size
 

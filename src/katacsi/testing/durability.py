@@ -19,7 +19,7 @@ from katacsi.testing.refusing import refused
 from katacsi.testing.syncing import failing_syncs, watching_writes
 
 if TYPE_CHECKING:
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
     from katacsi.testing.syncing import WriteWatch
 
 _ELSEWHERE = "the backend wrote no file in this process: what it stores, others have to sync"

@@ -13,7 +13,7 @@ from katacsi.testing.kit import ConformanceKit
 from katacsi.testing.refusing import refused
 
 if TYPE_CHECKING:
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 UUID = "6b1f2a52-0e5c-4c8e-9a53-000000000001"
 

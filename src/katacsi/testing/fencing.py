@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from katacsi.errors import KatacsiError, OperationPending
+from katacsi.errors import (
+    AlreadyExists,
+    KatacsiError,
+    NotFound,
+    OperationPending,
+    PoolUnavailable,
+    VolumeInUse,
+)
 from katacsi.testing import blockio
 from katacsi.testing.crashes import at_every_step
 from katacsi.testing.facts import STEPS
@@ -23,7 +30,7 @@ from katacsi.testing.refusing import refused
 
 if TYPE_CHECKING:
     from katacsi.testing.hooks import Breaking
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 _PROCESSES = 3
 _ROUNDS = 5
@@ -39,7 +46,8 @@ class FencingTests(ConformanceKit):
         volume = await pool.create("a")
         async with pool.on(self.other_node_id) as other:
             await pool.publish(volume.id)
-            with refused("a volume was published to two nodes: both would write to one filesystem"):
+            both = "a volume was published to two nodes: both would write to one filesystem"
+            with refused(both, by=VolumeInUse):
                 await other.publish(volume.id)
             device = await pool.attach(volume.id)
             await asyncio.to_thread(blockio.write, device, b"mine")
@@ -62,7 +70,7 @@ class FencingTests(ConformanceKit):
         volume = await pool.create("a")
         for read_only in (False, True):
             await pool.publish(volume.id, read_only=read_only)
-            with refused("a publish was repeated with another read_only, and answered OK"):
+            with refused("a publish was repeated with another read_only, and answered OK", by=AlreadyExists):
                 await pool.publish(volume.id, read_only=not read_only)
             await pool.unpublish(volume.id)
 
@@ -72,7 +80,7 @@ class FencingTests(ConformanceKit):
             pytest.skip("no unknown_node_id is given: the storage takes any node")
         pool.need_network()
         volume = await pool.create("a")
-        with refused("a volume was published to a node that the storage does not know"):
+        with refused("a volume was published to a node that the storage does not know", by=NotFound):
             await pool.publish(volume.id, self.unknown_node_id)
 
     async def test_a_fenced_node_does_not_attach(self, pool: PoolUnderTest) -> None:
@@ -126,7 +134,7 @@ class FencingTests(ConformanceKit):
         await pool.publish(volume.id)
         await pool.unpublish(volume.id, self.other_node_id)
         async with pool.on(self.other_node_id) as other:
-            with refused("unpublish of one node took the volume from another"):
+            with refused("unpublish of one node took the volume from another", by=VolumeInUse):
                 await other.publish(volume.id)
         device = await pool.attach(volume.id)
         await asyncio.to_thread(blockio.write, device, b"mine")
@@ -140,6 +148,15 @@ class FencingTests(ConformanceKit):
         await pool.delete(volume.id)
         await pool.unpublish(volume.id)
 
+    async def test_a_published_volume_is_not_deleted(self, pool: PoolUnderTest) -> None:
+        """A volume to which a node has access is not deleted under it, whether it attached it or not."""
+        pool.need_network()
+        volume = await pool.create("a")
+        await pool.publish(volume.id)
+        with refused("a volume was deleted to which a node has access", by=VolumeInUse):
+            await pool.backend.delete(volume.id)
+        await pool.unpublish(volume.id)
+
     async def test_publishing_without_the_storage_is_an_error(
         self, pool: PoolUnderTest, break_storage: Breaking
     ) -> None:
@@ -148,9 +165,10 @@ class FencingTests(ConformanceKit):
         volume = await pool.create("a")
         await pool.publish(volume.id)
         with break_storage():
-            with refused("publish answered OK, and the storage was not asked"):
+            with refused("publish answered OK, and the storage was not asked", by=PoolUnavailable):
                 await pool.publish(volume.id)
-            with refused("a node was said to be fenced off, and the storage was not asked"):
+            unasked = "a node was said to be fenced off, and the storage was not asked"
+            with refused(unasked, by=PoolUnavailable):
                 await pool.unpublish(volume.id)
         await pool.unpublish(volume.id)
 
@@ -166,7 +184,7 @@ class FencingTests(ConformanceKit):
         async def check(mine: PoolUnderTest) -> None:
             context = await mine.publish(volume.id)
             await mine.attach_with(volume.id, context)
-            await mine.backend.detach(volume.id)
+            await mine.backend.detach(volume.id, mine.attachment(volume.id))
             await mine.unpublish(volume.id)
             async with mine.on(self.other_node_id) as other:
                 await other.publish(volume.id)

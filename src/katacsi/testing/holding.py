@@ -20,7 +20,7 @@ from katacsi.testing.refusing import refused
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Device, Volume
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 
 @pytest.mark.asyncio
@@ -38,7 +38,7 @@ class HoldingTests(ConformanceKit):
         assert await pool.existing(volume.id) == volume
         assert await pool.read(volume.id, 10) == b"still here"
         await pool.detach(volume.id)
-        assert await pool.backend.attached(volume.id) is None
+        assert await pool.attached(volume.id) is None
 
     async def test_a_device_is_released_without_the_pool(self, pool: PoolUnderTest) -> None:
         """Teardown works where the pool could not be started: held is refused, no device is success."""
@@ -48,14 +48,14 @@ class HoldingTests(ConformanceKit):
         attachment = Attachment(device.path)
         with blockio.held(device), pytest.raises(VolumeInUse):
             await pool.unstarted().release(volume.id, attachment)
-        assert await pool.backend.attached(volume.id) == device
+        assert await pool.attached(volume.id) == device
         for _ in range(2):
             await pool.unstarted().release(volume.id, attachment)
-            assert await pool.backend.attached(volume.id) is None
-        assert await pool.backend.attached(other.id) == others
+            assert await pool.attached(volume.id) is None
+        assert await pool.attached(other.id) == others
         foreign = replace(other.id, pool_uid="ffffffff")
         await pool.unstarted().release(foreign, Attachment(Path("/dev/no-such-device")))
-        assert await pool.backend.attached(other.id) == others
+        assert await pool.attached(other.id) == others
         assert await pool.read(volume.id, 4) == b"kept"
         await pool.detach(other.id)
 
@@ -69,7 +69,7 @@ class HoldingTests(ConformanceKit):
                 await pool.unstarted().release(volume.id, Attachment(device.path))
         assert await pool.existing(volume.id) == volume
         await pool.detach(volume.id)
-        assert await pool.backend.attached(volume.id) is None
+        assert await pool.attached(volume.id) is None
 
     async def test_a_device_left_read_only_is_made_writable(self, pool: PoolUnderTest) -> None:
         """The flag that a read-only publish sets on a device hinders no later attach, delete or create."""
@@ -97,7 +97,7 @@ class HoldingTests(ConformanceKit):
 
 async def _stays(pool: PoolUnderTest, volume: Volume, device: Device) -> None:
     with refused("detach took away a device that somebody has open", by=VolumeInUse):
-        await pool.backend.detach(volume.id)
+        await pool.backend.detach(volume.id, pool.attachment(volume.id))
     with refused("delete gave a device to the next tenant that somebody has open", by=VolumeInUse):
         await pool.backend.delete(volume.id)
-    assert await pool.backend.attached(volume.id) == device
+    assert await pool.attached(volume.id) == device

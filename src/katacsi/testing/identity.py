@@ -14,7 +14,7 @@ from katacsi.testing.processes import in_processes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 
 @pytest.mark.asyncio

@@ -12,7 +12,8 @@ from katacsi.backends.api import Facts, Growing, Snapshotting
 from katacsi.testing import blockio
 from katacsi.testing.crashes import at_every_step
 from katacsi.testing.facts import STEPS
-from katacsi.testing.kit import ConformanceKit, PoolUnderTest
+from katacsi.testing.kit import ConformanceKit
+from katacsi.testing.pools import PoolUnderTest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,10 +143,10 @@ class KillingTests(ConformanceKit):
         async def check(pool: PoolUnderTest) -> None:
             volume = await _there(pool)
             device = await pool.attach(volume.id)
-            assert await pool.backend.attached(volume.id) == device
+            assert await pool.attached(volume.id) == device
             assert await asyncio.to_thread(blockio.read, device, 4) == b"kept"
             await pool.detach(volume.id)
-            assert await pool.backend.attached(volume.id) is None
+            assert await pool.attached(volume.id) is None
             await pool.clear()
 
         await _killed(self, make_backend, prepare=prepare, act=attach_and_detach, check=check)

@@ -11,7 +11,7 @@ from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Volume
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from katacsi.errors import (
     KatacsiError,
     NotFound,
     SizeOutOfRange,
+    StillWorking,
 )
 from katacsi.model import MAX_NAME_BYTES, Condition, storage_name
 from katacsi.testing import blockio
@@ -24,7 +26,7 @@ from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Facts, Volume
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 _A_DAY_S = 86400
 
@@ -181,6 +183,17 @@ class ProvisioningTests(ConformanceKit):
         with pytest.raises(KatacsiError):
             await pool.attach(foreign)
         assert await pool.backend.get(volume.id) == volume
+
+    async def test_a_create_that_is_told_to_stop_is_resumed(self, pool: PoolUnderTest) -> None:
+        """When the process is to end, create is done or says that it goes on; the next process ends it."""
+        pool.stopping.set()
+        with contextlib.suppress(StillWorking):
+            await pool.backend.create(pool.request("a"))
+        await pool.restart()
+        volume = await pool.create("a")
+        assert (await pool.backend.list("", 0)).items == (volume,)
+        found = await pool.first_data(volume.id)
+        assert found is None, f"a volume whose making was stopped is not blank at byte {found}"
 
     async def test_deleting_twice_succeeds(self, pool: PoolUnderTest) -> None:
         """A deleted volume is absent, deleting it again is success, and its name is free."""

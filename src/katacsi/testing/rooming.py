@@ -14,7 +14,7 @@ from katacsi.testing import blockio
 from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
 
 
 @pytest.mark.asyncio

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from katacsi.backends.api import Volume
-    from katacsi.testing.kit import PoolUnderTest
+    from katacsi.testing.pools import PoolUnderTest
     from katacsi.testing.steps import Step
 
 #: LOOP_SET_FD and LOOP_CONFIGURE, of <linux/loop.h>.
@@ -120,8 +120,8 @@ async def _life(pool: PoolUnderTest, kit: ConformanceKit) -> dict[str, list[str]
         "compare_and_set_facts", lambda: backend.compare_and_set_facts(found.id, found.facts, facts)
     )
     await watched("attach", lambda: pool.attach(found.id))
-    await watched("attached", lambda: backend.attached(found.id))
-    await watched("condition", lambda: backend.condition(found.id))
+    await watched("attached", lambda: pool.attached(found.id))
+    await watched("condition", lambda: pool.condition(found.id))
     await watched("detach", lambda: pool.detach(found.id))
     await watched("delete", lambda: backend.delete(found.id))
     await watched("close and start", pool.restart)

@@ -92,6 +92,13 @@ class UnpublishUnasked(Appliance):
             super().do_unpublish(volume_id, node_id)
 
 
+@mutant("delete takes a volume that is published", "test_a_published_volume_is_not_deleted")
+class DeletePublished(Appliance):
+    def do_delete(self, volume_id):
+        super().do_unpublish(volume_id, "")
+        super().do_delete(volume_id)
+
+
 @mutant("a publish that was killed is never repeated", "test_a_killed_publish_or_unpublish_is_repeated")
 class HalfPublished(Appliance):
     def do_publish(self, volume_id, node_id, *, read_only):
