@@ -6,6 +6,8 @@ reason for each kind of refusal, which alerts and people can tell apart.
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -41,27 +43,57 @@ REASONS: Final[Mapping[type[Exception], str]] = {
     errors.SettingsError: "SettingsWrong",
 }
 
+#: What a pod leaves may be held for seconds after its end, and the callers come again: nobody has to act.
+_TEARDOWN: Final = frozenset({"NodeUnpublishVolume", "NodeUnstageVolume", "DeleteVolume"})
+_PATIENCE_S: Final = 30.0
+#: A refusal that was not repeated for so long is over. The kubelet waits for two minutes at most.
+_OVER_S: Final = 600.0
+_MOST_REMEMBERED: Final = 512
+
 
 class Teller:
     """Tells people of the calls that were refused until somebody acts.
 
+    A refused teardown is told once it has been refused for half a minute.
+
     Args:
         tell: takes the object, the call, the reason and the words; see `katacsi.volumes.cluster.Cluster`.
         marks: know which pods have a volume.
+        now: the time in seconds, of any clock that never goes back.
     """
 
-    def __init__(self, tell: Callable[[ObjectRef, str, str, str], None], marks: Marks) -> None:
+    def __init__(
+        self,
+        tell: Callable[[ObjectRef, str, str, str], None],
+        marks: Marks,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tell = tell
         self._marks = marks
+        self._now = now
+        #: When a teardown was refused first and last.
+        self._refused: OrderedDict[tuple[str, ObjectRef], tuple[float, float]] = OrderedDict()
 
     def __call__(self, call: Call, error: Exception, words: str) -> None:
         """Tell of one refused call, if somebody has to act on it and is known to look at an object."""
         try:
             if reason := reason_of(error):
                 for about in subjects_of(call.message, self._marks):
-                    self._tell(about, call.method.name, reason, words)
+                    if call.method.name not in _TEARDOWN or self._lasts(call.method.name, about):
+                        self._tell(about, call.method.name, reason, words)
         except Exception:
             log.exception("a refusal could not be told")  # the call's answer is not to suffer
+
+    def _lasts(self, method: str, about: ObjectRef) -> bool:
+        now = self._now()
+        first, last = self._refused.pop((method, about), (now, now))
+        if now - last > _OVER_S:
+            first = now
+        self._refused[method, about] = (first, now)
+        while len(self._refused) > _MOST_REMEMBERED:
+            self._refused.popitem(last=False)
+        return now - first >= _PATIENCE_S
 
 
 def reason_of(error: Exception) -> str:

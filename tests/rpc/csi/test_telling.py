@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,19 @@ def marks(tmp_path):
 
 
 @pytest.fixture
-async def door(told, marks):
-    """The services, with somebody to tell."""
+def clock():
+    """Seconds, which a test lets pass."""
+    return itertools.count(step=40.0)
+
+
+@pytest.fixture
+async def door(told, marks, clock):
+    """The services, with somebody to tell; between two refused teardowns 40 seconds pass."""
 
     def tell(about, action, reason, note):
         told.append((str(about), about.uid, action, reason, note))
 
-    async with open_door(refused=Teller(tell, marks)) as opened:
+    async with open_door(refused=Teller(tell, marks, now=clock.__next__)) as opened:
         yield opened
 
 
@@ -169,10 +176,9 @@ async def test_a_refused_unpublish_is_told_on_its_pod_alone(door, told, marks):
     door.workflows.answers["unpublishing.unpublish"] = errors.VolumeInUse("a process is in it")
     for pod, uid in (("web-0", "uid-0"), ("web-1", "uid-1")):
         marks.add(published(TARGET.format(uid), f"shop/{pod}"))
-    target = TARGET.format("uid-1")
-    await refused(
-        door.node.node_unpublish_volume(csi.NodeUnpublishVolumeRequest(volume_id=VOLUME, target_path=target))
-    )
+    unpublish = csi.NodeUnpublishVolumeRequest(volume_id=VOLUME, target_path=TARGET.format("uid-1"))
+    for _ in range(2):
+        await refused(door.node.node_unpublish_volume(unpublish))
     assert [each[:2] for each in told] == [("pod shop/web-1", "uid-1")]
 
 
@@ -183,12 +189,36 @@ async def test_a_volume_without_claim_or_pod_is_told_of_itself(door, told):
         "provisioning.delete": errors.VolumeInUse("is staged"),
     }
     unstage = csi.NodeUnstageVolumeRequest(volume_id=VOLUME, staging_target_path="/s")
-    await refused(door.node.node_unstage_volume(unstage))
-    await refused(door.controller.delete_volume(csi.DeleteVolumeRequest(volume_id=VOLUME)))
+    delete = csi.DeleteVolumeRequest(volume_id=VOLUME)
+    for _ in range(2):
+        await refused(door.node.node_unstage_volume(unstage))
+        await refused(door.controller.delete_volume(delete))
     assert [(each[0], each[2]) for each in told] == [
         (f"PV pvc-{UID}", "NodeUnstageVolume"),
         (f"PV pvc-{UID}", "DeleteVolume"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("times", "wanted"),
+    [
+        ([0, 29], 0),
+        ([0, 29, 30], 1),
+        ([0, 601, 620], 0),
+        ([0, 500, 1000], 2),
+    ],
+    ids=["soon over", "lasts", "anew", "slow callers"],
+)
+async def test_a_teardown_is_told_once_it_has_been_refused_for_a_while(marks, told, times, wanted):
+    """A guest that ends lets go within seconds, and the kubelet comes again; what stays is told."""
+    moments = iter(times)
+    teller = Teller(lambda *words: told.append(words), marks, now=lambda: next(moments))
+    async with open_door(refused=teller) as door:
+        door.workflows.answers["staging.unstage"] = errors.VolumeInUse("a guest has it")
+        unstage = csi.NodeUnstageVolumeRequest(volume_id=VOLUME, staging_target_path="/s")
+        for _ in times:
+            await refused(door.node.node_unstage_volume(unstage))
+    assert len(told) == wanted
 
 
 async def test_a_refused_snapshot_is_told_where_it_was_asked_for(door, told):

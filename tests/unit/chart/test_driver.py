@@ -253,6 +253,13 @@ def test_pods_do_not_wait_for_a_driver_that_is_rolled_over(values, kubernetes, w
     assert spec.get("preventPodSchedulingIfMissing") is wanted
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_labels_by_mount_are_asked_for_by_value(wanted):
+    """`seLinuxMount` is the operator's, and off unless somebody says so."""
+    values = {"csiDriver": {"seLinuxMount": True}} if wanted else {}
+    assert one(rendered(values), "CSIDriver")["spec"]["seLinuxMount"] is wanted
+
+
 def test_a_twin_keeps_its_volumes():
     """With `retain` a class has a twin that differs in its reclaim policy alone."""
     classes = {each["metadata"]["name"]: each for each in of_kind(rendered(), "StorageClass")}
