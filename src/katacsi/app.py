@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +23,7 @@ import structlog
 import katacsi
 from katacsi import tracing
 from katacsi.backends import registry
-from katacsi.backends.api import PoolContext, Role, Scope
+from katacsi.backends.api import PoolContext, Role, Scope, StopSignal
 from katacsi.csi.asking import let_backends_ask
 from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
@@ -62,36 +65,61 @@ log = structlog.get_logger(__name__)
 _UNIX = "unix://"
 
 
-def pools_of(settings: Settings, node_id: str, *, read_only: bool = False) -> Pools:
+def pools_of(
+    settings: Settings,
+    node_id: str,
+    *,
+    read_only: bool = False,
+    role: Role = Role.ALL,
+    stopping: StopSignal | None = None,
+) -> Pools:
     """Make the pools of a configuration; nothing is opened yet.
 
     Raises:
-        SettingsError: no pool, an unknown backend, a setting its backend refuses, or a network pool.
+        SettingsError: no pool, an unknown backend, a setting its backend refuses, or local and network pools.
     """
     if not settings.pools:
         raise SettingsError(
             "pools: there is none; add one, such as `default: {backend: loopfile, directory: /srv/pool}`"
         )
-    pools = [_pool(settings, name, node_id, read_only=read_only) for name in settings.pools]
+    context = PoolContext(
+        pool="",
+        driver_name=settings.driver_name,
+        node_id=node_id,
+        read_only=read_only,
+        role=role,
+        stopping=stopping or StopSignal(),
+    )
+    pools = [_pool(settings, name, context) for name in settings.pools]
     network = [pool.name for pool in pools if pool.scope is Scope.NETWORK]
-    if network:
+    if network and len(network) < len(pools):
+        local = [pool.name for pool in pools if pool.scope is Scope.LOCAL]
         raise SettingsError(
-            f"pools: {', '.join(network)}: network pools need ControllerPublishVolume, which this version "
-            "does not serve; use backends with local scope (`katacsi backends`)"
+            f"pools: {', '.join(network)}: in the network, and {', '.join(local)}: on a node; a driver has "
+            "the one or the other. Install the chart twice, with a driver name for each"
         )
     return Pools(pools)
 
 
-def _pool(settings: Settings, name: str, node_id: str, *, read_only: bool) -> Pool:
+def _pool(settings: Settings, name: str, about: PoolContext) -> Pool:
     raw = dict(settings.pools[name])
     backend_name = raw.pop("backend")
     factory = registry.load(backend_name)
     own = check(factory.Settings, raw, where=f"pools.{name}")
-    context = PoolContext(pool=name, driver_name=settings.driver_name, node_id=node_id, read_only=read_only)
-    return Pool(name, backend_name, factory(own, context), factory.scope, factory.parameters)
+    remembers = factory.scope is Scope.NETWORK and about.role is not Role.CONTROLLER and not about.read_only
+    folder = settings.node_path / name if remembers else None
+    backend = factory(own, replace(about, pool=name, state_directory=folder))
+    return Pool(name, backend_name, backend, factory.scope, factory.parameters, node_directory=folder)
 
 
-def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflows:
+def workflows_of(
+    settings: Settings,
+    node_id: str,
+    metrics: Metrics,
+    *,
+    role: Role = Role.ALL,
+    stopping: StopSignal | None = None,
+) -> Workflows:
     """Put the workflows of one process together.
 
     Raises:
@@ -111,7 +139,7 @@ def workflows_of(settings: Settings, node_id: str, metrics: Metrics) -> Workflow
         Context(
             settings=settings,
             node_id=node_id,
-            pools=pools_of(settings, node_id),
+            pools=pools_of(settings, node_id, role=role, stopping=stopping),
             marks=Marks(settings.state_path),
             writer=writer,
             metrics=metrics,
@@ -183,8 +211,12 @@ def socket_of(endpoint: str, base: Path) -> Path:
     return base / path
 
 
-async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = Role.ALL) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what runs.
+async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = Role.ALL) -> bool:
+    """Serve until SIGTERM or SIGINT, then finish what runs within `timeouts.drain`.
+
+    Returns:
+        Whether all came to its end. If not, the pools are still open, and held: the process has to end, and
+        the next start resumes what was cut off.
 
     Raises:
         SettingsError: the configuration cannot be used.
@@ -202,7 +234,8 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         raise SettingsError(
             f"host_proc: {error.message}; mount the node's /proc there, whole and as it is"
         ) from error
-    workflows = workflows_of(settings, node_id, metrics)
+    stopping = StopSignal()
+    workflows = workflows_of(settings, node_id, metrics, role=role, stopping=stopping)
     async with AsyncExitStack() as stack:
         _start_tracing(settings, node_id, stack)
         await prove_handover(settings)
@@ -210,8 +243,6 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         stack.push_async_callback(workflows.close)
         await _start_metrics(workflows, stack)
         changes = Changes()
-        # Before the pools are closed: a change may have outlived the drain.
-        stack.push_async_callback(changes.drained)
         cluster = workflows.context.cluster
         refused = Teller(cluster.tell, workflows.context.marks) if cluster is not None else None
         server = DrainingServer(
@@ -221,6 +252,7 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
                 driver_name=settings.driver_name,
                 version=katacsi.__version__,
                 role=role,
+                network=workflows.fencing,
                 newer=settings.newer_capabilities,
             ),
             interceptor=Interceptor(metrics, METHODS, REDACTION, received=let_backends_ask, refused=refused),
@@ -233,20 +265,39 @@ async def serve(settings: Settings, *, socket: Path, node_id: str, role: Role = 
         gc.enable()
         offloop.stay_beside_loop()
         await server.listen(socket)
+        finished = True
+
+        async def drain() -> None:
+            nonlocal finished
+            finished = await server.drain(settings.timeouts.drain)
+
         async with AsyncExitStack() as served:
-            served.push_async_callback(server.drain, settings.timeouts.drain)
+            served.push_async_callback(drain)
             log.info("serving", driver=settings.driver_name, version=katacsi.__version__, node=node_id)
             await _start_health(settings, socket, stack)
             await _start_registration(settings, socket, metrics, served)
             await stop.wait()
             log.info("stopping")
+            stopping.set()
+        if not finished:
+            # Nothing is closed under a step that runs: least of all the lock that keeps others off its pool.
+            stack.pop_all()
     log.info("stopped")
+    return finished
 
 
 def run(settings: Settings, *, socket: Path, node_id: str, role: Role = Role.ALL) -> None:
-    """Set the log up and serve; returns when told to stop."""
+    """Set the log up and serve; returns when told to stop, or ends the process where work is left."""
     logs.configure(settings.log.level, settings.log.format)
-    asyncio.run(serve(settings, socket=socket, node_id=node_id, role=role))
+    asyncio.run(_serve_and_leave(settings, socket, node_id, role))
+
+
+async def _serve_and_leave(settings: Settings, socket: Path, node_id: str, role: Role) -> None:
+    if not await serve(settings, socket=socket, node_id=node_id, role=role):
+        # The interpreter would wait for every thread, and a backend may hang in one for hours.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _start_tracing(settings: Settings, node_id: str, stack: AsyncExitStack) -> None:

@@ -274,6 +274,11 @@ class Settings(_Section):
         description="What was published and staged since boot; a folder on tmpfs. "
         "Default: /run/katacsi/<driver name>.",
     )
+    node_directory: Path | None = Field(
+        default=None,
+        description="What pools of storage in the network have to remember of this node beyond a reboot; a "
+        "folder on disk. Local pools keep nothing there. Default: /var/lib/katacsi/<driver name>.",
+    )
     host_proc: AbsolutePath = Field(
         default="/proc",
         description="Where the processes of the node are seen: a guest or a process that holds a volume is "
@@ -343,6 +348,11 @@ class Settings(_Section):
     def state_path(self) -> Path:
         """The state directory, its default filled in."""
         return self.state_directory or Path("/run/katacsi") / self.driver_name
+
+    @property
+    def node_path(self) -> Path:
+        """The node's folder, its default filled in."""
+        return self.node_directory or Path("/var/lib/katacsi") / self.driver_name
 
     def may_mount(self, *, guest_written: bool) -> bool:
         """Whether the host's kernel may mount a filesystem, or its tools may take it for sound."""

@@ -189,9 +189,9 @@ class PoolContext:
         node_id: the node's name.
         read_only: it is a view: list and get work, nothing is created, repaired, locked or attached.
         role: what the process serves. A controller is not asked to attach, a node not to create.
-        state_directory: a folder for what this pool has to remember of this node beyond a reboot; for storage
-            in the network it exists before `start`, with mode 0700. What belongs to a volume belongs into its
-            facts: the folder is gone when the node is made anew.
+        state_directory: a folder for what this pool has to remember of this node beyond a reboot. A node of
+            storage in the network has one, with mode 0700, before `start`; others have none. What belongs to
+            a volume belongs into its facts: the folder is gone when the node is made anew.
         stopping: set when the process is to end.
     """
 

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from katacsi.model import Capability, SizeRange
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerPublish:
-    """CSI ControllerPublishVolumeRequest."""
-
-    volume_id: str
-    node_id: str
-    capability: Capability
-    read_only: bool = False
-    volume_context: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerExpand:
-    """CSI ControllerExpandVolumeRequest; `capability` is None where the caller did not say."""
-
-    volume_id: str
-    size: SizeRange
-    capability: Capability | None = None
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    from katacsi.volumes.requests import ControllerExpand, ControllerPublish
 
 
 class NetworkWorkflows(Protocol):

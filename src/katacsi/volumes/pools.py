@@ -16,10 +16,13 @@ from katacsi.errors import (
     PoolUnavailable,
     Precondition,
 )
+from katacsi.host import directories
+from katacsi.host.offloop import off_loop
 from katacsi.model import MalformedId, ObjectId, VolumeId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from katacsi.backends.api import Backend, Volume
 
@@ -32,13 +35,21 @@ class Pool:
     """A named backend. One whose storage is missing is tried again at each use and hinders no other."""
 
     def __init__(
-        self, name: str, backend_name: str, backend: Backend, scope: Scope, parameters: Mapping[str, str]
+        self,
+        name: str,
+        backend_name: str,
+        backend: Backend,
+        scope: Scope,
+        parameters: Mapping[str, str],
+        *,
+        node_directory: Path | None = None,
     ) -> None:
         self.name = name
         self.backend_name = backend_name
         self.scope = scope
         self._backend = backend
         self._parameters = parameters
+        self._node_directory = node_directory
         self._started = False
         self._starting = asyncio.Lock()
         self._features: Features | None = None
@@ -52,6 +63,8 @@ class Pool:
         if not self._started:
             async with self._starting:
                 if not self._started:
+                    if self._node_directory is not None:
+                        await off_loop(directories.ensure_directory, self._node_directory)
                     await self._backend.start()
                     self._started = True
         return self._backend

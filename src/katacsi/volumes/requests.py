@@ -49,6 +49,28 @@ class CreateVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerPublish:
+    """CSI ControllerPublishVolumeRequest."""
+
+    volume_id: str
+    node_id: str
+    capability: Capability
+    read_only: bool = False
+    volume_context: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerExpand:
+    """CSI ControllerExpandVolumeRequest; `capability` is None where the caller did not say."""
+
+    volume_id: str
+    size: SizeRange
+    capability: Capability | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ValidateCapabilities:
     """CSI ValidateVolumeCapabilitiesRequest."""
 

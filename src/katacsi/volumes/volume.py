@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from katacsi import tracing
-from katacsi.backends.api import UNREMEMBERED, Attachment, Growing, Overcommitting
+from katacsi.backends.api import UNREMEMBERED, Attachment, Growing, Overcommitting, Scope
 from katacsi.errors import KatacsiError, Precondition, StillWorking, Unsupported
 from katacsi.host import block
 from katacsi.model import VolumeId
@@ -151,8 +151,15 @@ class NodeVolume:
         Raises:
             OutOfSpace: the pool has no room.
             Unsupported: volumes of its pool cannot grow.
+            Precondition: its storage is in the network, where the controller has to grow it first.
         """
-        if isinstance(self.backend, Growing):
+        if self.backend.scope is Scope.NETWORK:
+            if size_bytes > self.size_bytes:
+                raise Precondition(
+                    f"{self}: has {self.size_bytes} bytes on its storage, and {size_bytes} are asked for; "
+                    "call ControllerExpandVolume first"
+                )
+        elif isinstance(self.backend, Growing):
             # Also where it is as large: the backend finishes a growth that a crash cut short.
             grown = await self.backend.expand(self.id, size_bytes)
             self._volume = replace(self._volume, size_bytes=grown)
@@ -219,6 +226,7 @@ class NodeVolumes:
             bottom = await stack.begin_attach(secrets) if attaching else None
             stored = (bottom and bottom.volume) or await self._pools.look_up(backend, parsed)
             if not stored.ready:
+                await stack.undo_attach()
                 raise StillWorking(f"volume {volume_id}: is still being made; retry")
             volume = NodeVolume(backend, stored, stack, attachment, secrets)
             volume.untouched = parsed in self._untouched

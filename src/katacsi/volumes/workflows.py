@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from katacsi.backends.api import Scope
 from katacsi.volumes.copies import Copies
 from katacsi.volumes.expansion import Expansion
+from katacsi.volumes.fencing import VolumeFencing
 from katacsi.volumes.formatting import Formatter
 from katacsi.volumes.growth import Growth
 from katacsi.volumes.node import NodeIdentity
@@ -42,6 +44,7 @@ class Workflows:
     expansion: Expansion
     usage: UsageReader
     node: NodeIdentity
+    fencing: VolumeFencing | None
     orphans: Orphans | None
 
     @classmethod
@@ -66,6 +69,7 @@ class Workflows:
             expansion=Expansion(context, growth, direct_route),
             usage=UsageReader(context),
             node=NodeIdentity(context),
+            fencing=VolumeFencing(context) if context.pools.scope is Scope.NETWORK else None,
             orphans=None if context.cluster is None else Orphans(context, context.cluster),
         )
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from katacsi._gen.csi import v1 as csi
-from katacsi.csi.network import ControllerExpand, ControllerPublish
 from katacsi.csi.parse import fields, values
 from katacsi.errors import InvalidRequest
-from katacsi.volumes.requests import CreateVolume, GetCapacity, ListSnapshots, ValidateCapabilities
+from katacsi.volumes.requests import (
+    ControllerExpand,
+    ControllerPublish,
+    CreateVolume,
+    GetCapacity,
+    ListSnapshots,
+    ValidateCapabilities,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
