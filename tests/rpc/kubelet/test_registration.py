@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket as sockets
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,17 +18,20 @@ from katacsi.kubelet.registration import Registrar
 from katacsi.metrics import Metrics
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 NAME = "local.katacsi.io"
 ENDPOINT = "/var/lib/kubelet/plugins/local.katacsi.io/csi.sock"
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
+def path() -> Iterator[Path]:
     """Where the kubelet looks for the driver's socket."""
-    (tmp_path / "plugins_registry").mkdir()
-    return tmp_path / "plugins_registry" / f"{NAME}-reg.sock"
+    # Not tmp_path, which gets too long for a socket's path where several processes test.
+    with tempfile.TemporaryDirectory(prefix="ktc-") as folder:
+        registry = Path(folder) / "plugins_registry"
+        registry.mkdir()
+        yield registry / f"{NAME}-reg.sock"
 
 
 @pytest.fixture
