@@ -14,7 +14,7 @@ import structlog
 
 from katacsi import errors
 from katacsi.csi.subjects import subjects_of
-from katacsi.errors import KatacsiError, OutOfSpace, WrongNode
+from katacsi.errors import HostError, KatacsiError, OutOfSpace, WrongNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +41,8 @@ REASONS: Final[Mapping[type[Exception], str]] = {
     errors.Damaged: "FilesystemDamaged",
     errors.CorruptRecord: "RecordDamaged",
     errors.SettingsError: "SettingsWrong",
+    errors.PoolUnavailable: "PoolUnusable",
+    errors.HostError: "HostFailed",
 }
 
 #: What a pod leaves may be held for seconds after its end, and the callers come again: nobody has to act.
@@ -54,7 +56,7 @@ _MOST_REMEMBERED: Final = 512
 class Teller:
     """Tells people of the calls that were refused until somebody acts.
 
-    A refused teardown is told once it has been refused for half a minute.
+    A refused teardown is told once it has been refused for half a minute, and so is what a retry may mend.
 
     Args:
         tell: takes the object, the call, the reason and the words; see `katacsi.volumes.cluster.Cluster`.
@@ -72,7 +74,7 @@ class Teller:
         self._tell = tell
         self._marks = marks
         self._now = now
-        #: When a teardown was refused first and last.
+        #: When a call that may pass by itself was refused first and last.
         self._refused: OrderedDict[tuple[str, ObjectRef], tuple[float, float]] = OrderedDict()
 
     def __call__(self, call: Call, error: Exception, words: str) -> None:
@@ -80,7 +82,7 @@ class Teller:
         try:
             if reason := reason_of(error):
                 for about in subjects_of(call.message, self._marks):
-                    if call.method.name not in _TEARDOWN or self._lasts(call.method.name, about):
+                    if not _may_pass(call, error) or self._lasts(call.method.name, about):
                         self._tell(about, call.method.name, reason, words)
         except Exception:
             log.exception("a refusal could not be told")  # the call's answer is not to suffer
@@ -96,13 +98,17 @@ class Teller:
         return now - first >= _PATIENCE_S
 
 
+def _may_pass(call: Call, error: Exception) -> bool:
+    return call.method.name in _TEARDOWN or (isinstance(error, HostError) and error.retry_helps)
+
+
 def reason_of(error: Exception) -> str:
     """Give the word for an error that a person has to act on; empty for what passes by itself.
 
-    No room passes, too, but mostly because somebody made some.
+    No room, a pool without its disk and a tool that fails pass, too, but mostly because somebody mended it.
     """
     if not isinstance(error, KatacsiError) or isinstance(error, WrongNode):
         return ""
-    if error.retry_helps and not isinstance(error, OutOfSpace):
+    if error.retry_helps and not isinstance(error, OutOfSpace | HostError):
         return ""
     return next((REASONS[family] for family in type(error).__mro__ if family in REASONS), "")

@@ -221,6 +221,24 @@ async def test_a_teardown_is_told_once_it_has_been_refused_for_a_while(marks, to
     assert len(told) == wanted
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (errors.PoolUnavailable("not mounted"), "PoolUnusable"),
+        (errors.HostError("mkfs failed"), "HostFailed"),
+        (errors.NotProvenSound("e2fsck failed"), "HostFailed"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_a_retry_may_mend_is_told_when_no_retry_does(door, told, error, reason):
+    """A disk that stays away is somebody's to mount, although the kubelet comes again by itself."""
+    door.workflows.answers["publishing.publish"] = error
+    await refused(door.node.node_publish_volume(PUBLISH))
+    assert told == []
+    await refused(door.node.node_publish_volume(PUBLISH))
+    assert [(each[0], each[3]) for each in told] == [("pod default/web-0", reason)]
+
+
 async def test_a_refused_snapshot_is_told_where_it_was_asked_for(door, told):
     """The VolumeSnapshot is named by csi-snapshotter; to delete one, the content is what is left."""
     door.workflows.answers |= {
