@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from katacsi.backends.api import UNREMEMBERED, Capacity, Device, Facts, Scope, Volume
-from katacsi.backends.common import listing, refusals
-from katacsi.backends.common.existing import check_volume
+from katacsi.backends.tools import listing, refusals
+from katacsi.backends.tools.existing import check_volume
 from katacsi.errors import (
     CorruptRecord,
     HostError,

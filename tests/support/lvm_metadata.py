@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from katacsi.backends.api import PoolContext
-from katacsi.backends.common import poollock
 from katacsi.backends.lvm import LvmBackend, LvmSettings
 from katacsi.backends.lvm.contents import LvmContents
 from katacsi.backends.lvm.devices import LvmDevices
 from katacsi.backends.lvm.group import VolumeGroup
+from katacsi.backends.tools import poollock
 from katacsi.host import devicemapper
 from katacsi.host.devicemapper import Mapped, Target
 from support import blockdevices

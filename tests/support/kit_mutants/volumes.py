@@ -3,7 +3,7 @@
 import time
 
 from katacsi.backends.api import Capacity
-from katacsi.backends.common import listing
+from katacsi.backends.tools import listing
 from katacsi.errors import NotFound, PoolUnavailable
 from katacsi.host import files
 from support.kit_mutants.registry import mutant

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from katacsi.backends.common.listing import page
+from katacsi.backends.tools.listing import page
 from katacsi.errors import InvalidPageToken
 
 NAMES = st.sets(st.text("abc-1", min_size=1, max_size=4).map(lambda text: "x" + text))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from katacsi.backends.common import refusals, sizes
-from katacsi.backends.common.parameters import check_known
+from katacsi.backends.tools import refusals, sizes
+from katacsi.backends.tools.parameters import check_known
 from katacsi.errors import InvalidRequest, OutOfSpace, PoolUnavailable, Precondition, SizeOutOfRange
 from katacsi.model import SizeRange, SnapshotId, VolumeId
 

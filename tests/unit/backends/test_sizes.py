@@ -2,7 +2,7 @@
 
 import pytest
 
-from katacsi.backends.common import sizes
+from katacsi.backends.tools import sizes
 from katacsi.errors import SizeOutOfRange
 from katacsi.model import MIB, SizeRange
 

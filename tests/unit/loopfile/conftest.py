@@ -3,8 +3,8 @@
 import pytest
 
 from katacsi.backends.api import CreateRequest, PoolContext, SizeRange
-from katacsi.backends.common import poollock
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
+from katacsi.backends.tools import poollock
 from katacsi.model import MIB
 
 

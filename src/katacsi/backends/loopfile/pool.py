@@ -9,9 +9,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from katacsi.backends.common import refusals
-from katacsi.backends.common.poollock import PoolLock
 from katacsi.backends.loopfile import labels, layout
+from katacsi.backends.tools import refusals
+from katacsi.backends.tools.poollock import PoolLock
 from katacsi.errors import HostError, OutOfSpace, PoolNotSetUp, PoolUnavailable
 from katacsi.host import directories, files, looprelease
 from katacsi.model import MIB, VolumeId, format_size

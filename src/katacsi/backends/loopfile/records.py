@@ -20,9 +20,9 @@ from pydantic import (
 )
 
 from katacsi.backends.api import Facts, Snapshot, Volume
-from katacsi.backends.common.existing import stored_source
 from katacsi.backends.loopfile import factfile
 from katacsi.backends.loopfile.settings import Allocation
+from katacsi.backends.tools.existing import stored_source
 from katacsi.errors import CorruptRecord, Precondition
 from katacsi.model import Condition, ContentSource, MalformedId, SnapshotId, VolumeId
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from katacsi.backends.common.parameters import check_known, one_of
+from katacsi.backends.tools.parameters import check_known, one_of
 from katacsi.model import MIB, Size
 
 if TYPE_CHECKING:

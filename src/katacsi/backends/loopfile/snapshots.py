@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from katacsi.backends.common import refusals
-from katacsi.backends.common.existing import check_snapshot
-from katacsi.backends.common.listing import page
 from katacsi.backends.loopfile.records import SnapshotRecord
 from katacsi.backends.loopfile.settings import Allocation
+from katacsi.backends.tools import refusals
+from katacsi.backends.tools.existing import check_snapshot
+from katacsi.backends.tools.listing import page
 from katacsi.errors import CorruptRecord, NotFound
 from katacsi.model import ContentSource, SnapshotId, storage_name
 

@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from katacsi.backends.api import Facts
-from katacsi.backends.common import refusals, sizes
-from katacsi.backends.common.existing import check_volume
-from katacsi.backends.common.listing import page
 from katacsi.backends.loopfile.records import VolumeRecord
 from katacsi.backends.loopfile.settings import SECTOR_SIZE, Allocation
+from katacsi.backends.tools import refusals, sizes
+from katacsi.backends.tools.existing import check_volume
+from katacsi.backends.tools.listing import page
 from katacsi.errors import CorruptRecord, NotFound
 from katacsi.host import sizedfiles
 from katacsi.model import Condition, VolumeId, storage_name

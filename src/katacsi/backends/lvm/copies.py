@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from katacsi.backends.common import refusals
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.objects import missing
 from katacsi.backends.lvm.tags import Kind, State
+from katacsi.backends.tools import refusals
 from katacsi.errors import StillWorking, Unsupported
 from katacsi.model import SnapshotId
 

@@ -8,9 +8,9 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Final
 
-from katacsi.backends.common import refusals
-from katacsi.backends.common.poollock import PoolLock
 from katacsi.backends.lvm import abandoned, names
+from katacsi.backends.tools import refusals
+from katacsi.backends.tools.poollock import PoolLock
 from katacsi.errors import HostError, OutOfSpace, PoolUnavailable
 from katacsi.host.offloop import off_loop
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from katacsi.backends.common.parameters import check_known, one_of
 from katacsi.backends.lvm.settings import PARAMETER_PREFIX, PARAMETERS, VolumeType, Wipe
+from katacsi.backends.tools.parameters import check_known, one_of
 from katacsi.errors import InvalidRequest, Unsupported
 from katacsi.model import MIB, parse_size
 

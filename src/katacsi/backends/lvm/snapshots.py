@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Snapshot
-from katacsi.backends.common.existing import check_snapshot
-from katacsi.backends.common.listing import page
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.settings import Wipe
 from katacsi.backends.lvm.tags import Kind, State
+from katacsi.backends.tools.existing import check_snapshot
+from katacsi.backends.tools.listing import page
 from katacsi.errors import CorruptRecord, KatacsiError
 from katacsi.model import SnapshotId, VolumeId, storage_name
 

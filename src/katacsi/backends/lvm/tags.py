@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.api import Facts, FormatState
-from katacsi.backends.common.existing import stored_source
 from katacsi.backends.lvm.settings import Wipe
+from katacsi.backends.tools.existing import stored_source
 from katacsi.errors import CorruptRecord, InvalidRequest
 from katacsi.model import MalformedId, storage_name
 

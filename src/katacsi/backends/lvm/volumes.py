@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from katacsi.backends.api import Facts, Volume
-from katacsi.backends.common import refusals, sizes
-from katacsi.backends.common.existing import check_volume, origin
-from katacsi.backends.common.listing import page
 from katacsi.backends.lvm import layout as layouts
 from katacsi.backends.lvm import names
 from katacsi.backends.lvm.devices import known_condition
@@ -19,6 +16,9 @@ from katacsi.backends.lvm.layout import Layout
 from katacsi.backends.lvm.objects import Entry, missing
 from katacsi.backends.lvm.settings import VolumeType, Wipe, Zero
 from katacsi.backends.lvm.tags import Kind, State
+from katacsi.backends.tools import refusals, sizes
+from katacsi.backends.tools.existing import check_volume, origin
+from katacsi.backends.tools.listing import page
 from katacsi.errors import (
     HostError,
     KatacsiError,
