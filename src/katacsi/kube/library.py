@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from katacsi.standins import anything, module, package, standing_in
@@ -60,8 +61,23 @@ def _lean() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def environments_proxies() -> ModuleType:
+    """Give as much of urllib.request as aiohttp uses; the real one is imported where a proxy is named."""
+
+    def named() -> bool:
+        return any(name.lower().endswith("_proxy") for name in os.environ)
+
+    def real() -> Any:  # noqa: ANN401  # the module
+        return importlib.import_module("urllib.request")
+
+    made = ModuleType("urllib.request")
+    made.getproxies = lambda: real().getproxies() if named() else {}  # type: ignore[attr-defined]  # as the real one
+    made.proxy_bypass = lambda host: named() and real().proxy_bypass(host)  # type: ignore[attr-defined]  # as the real one
+    return made
+
+
 #: What one may hook into each step of a request: twenty classes for half a MiB, and none is used here.
-with _lean(), standing_in((anything("aiohttp.tracing"),)):
+with _lean(), standing_in((anything("aiohttp.tracing"), environments_proxies())):
     import aiohttp
 
 __all__ = ["Library", "aiohttp", "library", "load_kube_config"]
@@ -123,5 +139,7 @@ def _stand_ins() -> AbstractContextManager[None]:
             package(_ROOT, str(folder)),
             *(package(f"{_ROOT}.{name}", str(folder / name)) for name in _PACKAGES),
             module(_UNUSED),
+            # Configuration sets its level of debugging.
+            module("http.client", "HTTPConnection"),
         )
     )
