@@ -15,6 +15,8 @@ from katacsi.testing.kit import ConformanceKit
 from katacsi.testing.refusing import refused
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from katacsi.backends.api import Volume
     from katacsi.testing.hooks import Breaking, BreakingVolume
     from katacsi.testing.pools import PoolUnderTest
@@ -97,6 +99,33 @@ class AbsenceTests(ConformanceKit):
             with contextlib.suppress(KatacsiError):
                 condition = await pool.condition(volume.id)
                 assert condition.abnormal, "a volume whose disk is gone is called healthy"
+
+    async def test_errors_are_those_of_katacsi(self, pool: PoolUnderTest, break_disk: BreakingVolume) -> None:
+        """What goes wrong is told by a class of `katacsi.errors`: any other becomes INTERNAL."""
+        volume = await pool.create("a")
+        backend = pool.backend
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "get": lambda: backend.get(volume.id),
+            "find": lambda: backend.find("a"),
+            "list": lambda: backend.list("", 0),
+            "capacity": lambda: backend.capacity(self.parameters),
+            "create": lambda: pool.create("a"),
+            "attach": lambda: pool.attach(volume.id),
+            "attached": lambda: pool.attached(volume.id),
+            "condition": lambda: pool.condition(volume.id),
+            "is_blank": lambda: pool.is_blank(volume.id),
+            "detach": lambda: backend.detach(volume.id),
+        }
+        raw = []
+        with break_disk(volume):
+            for name, call in calls.items():
+                try:
+                    await call()
+                except KatacsiError:
+                    continue
+                except Exception as error:  # noqa: BLE001 -- just those are looked for
+                    raw.append(f"{name} raised {type(error).__name__} ({error})")
+        assert not raw, "; ".join(raw)
 
     async def test_a_volume_with_a_damaged_record_is_not_absent(
         self, pool: PoolUnderTest, damage_record: BreakingVolume

@@ -8,27 +8,52 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from katacsi.backends.api import Reserving
+from katacsi.backends.api import Overcommitting, Reserving
 from katacsi.errors import OutOfSpace, SizeOutOfRange
 from katacsi.testing import blockio
 from katacsi.testing.kit import ConformanceKit
 
 if TYPE_CHECKING:
+    from katacsi.backends.api import Volume
     from katacsi.testing.pools import PoolUnderTest
+
+#: So many volumes use up any pool that is made for tests.
+_MOST_VOLUMES = 64
 
 
 @pytest.mark.asyncio
 class RoomTests(ConformanceKit):
     """capacity, and what create and delete make of it."""
 
+    async def test_a_volume_takes_its_room(self, pool: PoolUnderTest) -> None:
+        """What a volume has that was written full is not offered to another."""
+        before = (await pool.backend.capacity(self.parameters)).available_bytes
+        await _full_volume(pool)
+        during = (await pool.backend.capacity(self.parameters)).available_bytes
+        assert during <= before - self.volume_size + self.lost_capacity, (
+            f"{before} bytes were available, and with a volume of {self.volume_size} it is {during}: pods "
+            "are placed where nothing fits"
+        )
+
+    async def test_all_room_that_is_offered_can_be_used(self, pool: PoolUnderTest) -> None:
+        """As much as is available, and no more, becomes volumes, each of the largest size that is left."""
+        if isinstance(pool.backend, Overcommitting):
+            pytest.skip("the pool promises more than it has: what is offered may be given twice")
+        offered = (await pool.backend.capacity(self.parameters)).available_bytes
+        made = 0
+        for number in range(_MOST_VOLUMES):
+            largest = (await pool.backend.capacity(self.parameters)).maximum_volume_bytes
+            if largest < self.volume_size:
+                break
+            made += (await pool.create(f"pvc-{number}", required=largest)).size_bytes
+        assert abs(made - offered) <= self.volume_size, (
+            f"{offered} bytes were offered, and {made} became volumes"
+        )
+
     async def test_deleting_frees_the_bytes(self, pool: PoolUnderTest) -> None:
         """A volume that was written full gives all of it back."""
         before = await pool.backend.capacity(self.parameters)
-        volume = await pool.create("a")
-        device = await pool.attach(volume.id)
-        await asyncio.to_thread(blockio.fill, device, b"\xa5")
-        during = await pool.backend.capacity(self.parameters)
-        assert during.available_bytes <= before.available_bytes - self.volume_size + self.lost_capacity
+        volume = await _full_volume(pool)
         await pool.delete(volume.id)
         wanted = before.available_bytes - self.lost_capacity
         deadline = time.monotonic() + self.patience_s
@@ -68,3 +93,10 @@ class RoomTests(ConformanceKit):
         assert volume.size_bytes >= capacity.maximum_volume_bytes
         assert (await pool.attach(volume.id)).size_bytes == volume.size_bytes
         await pool.delete(volume.id)
+
+
+async def _full_volume(pool: PoolUnderTest) -> Volume:
+    volume = await pool.create("a")
+    device = await pool.attach(volume.id)
+    await asyncio.to_thread(blockio.fill, device, b"\xa5")
+    return volume

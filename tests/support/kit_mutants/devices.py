@@ -83,7 +83,7 @@ class NeverBlank(Disks):
         return False
 
 
-@mutant("errors are raw OSErrors", "test_a_vanished_disk_is_not_given_out")
+@mutant("errors are raw OSErrors", "test_errors_are_those_of_katacsi")
 class RawErrors(Disks):
     def do_attach(self, volume_id, *context):
         self.disk(self.ready(self.own(volume_id))).stat()

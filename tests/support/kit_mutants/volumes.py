@@ -55,7 +55,7 @@ class AllButTheEnd(Disks):
         self.zero(disk, 0, self.size(disk) - 4096)
 
 
-@mutant("capacity counts disks that are taken", "test_deleting_frees_the_bytes")
+@mutant("capacity counts disks that are taken", "test_a_volume_takes_its_room")
 class TakenCounted(Disks):
     def do_capacity(self, parameters):
         self.check_parameters(parameters)
@@ -63,14 +63,14 @@ class TakenCounted(Disks):
         return Capacity(sum(sizes), max(sizes))
 
 
-@mutant("capacity is half of what there is", "test_deleting_frees_the_bytes")
+@mutant("capacity is half of what there is", "test_all_room_that_is_offered_can_be_used")
 class Halved(Disks):
     def do_capacity(self, parameters):
         whole = super().do_capacity(parameters)
         return Capacity(whole.available_bytes // 2, whole.maximum_volume_bytes // 2)
 
 
-@mutant("the available bytes are those of the largest disk", "test_deleting_frees_the_bytes")
+@mutant("the available bytes are those of the largest disk", "test_all_room_that_is_offered_can_be_used")
 class LargestOnly(Disks):
     def do_capacity(self, parameters):
         whole = super().do_capacity(parameters)
