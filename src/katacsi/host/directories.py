@@ -174,10 +174,14 @@ def in_memory(path: Path) -> bool:
     Raises:
         HostError: it is absent or cannot be looked at.
     """
+    return _magic(path) == _linux.TMPFS_MAGIC
+
+
+def _magic(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            return _linux.filesystem_magic(descriptor) == _linux.TMPFS_MAGIC
+            return _linux.filesystem_magic(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -198,12 +202,12 @@ def room(path: Path) -> Room:
 
 
 def settled_room(path: Path) -> Room:
-    """Say what `room` says, once it says it twice: XFS frees what was removed a moment after the removal.
+    """Say what `room` says, on XFS once it says it twice: that frees what was removed a moment later.
 
     It waits half a second at most, for others may write all the time.
     """
     present = room(path)
-    for _ in range(_SETTLING_LOOKS):
+    for _ in range(_SETTLING_LOOKS if _magic(path) == _linux.XFS_SUPER_MAGIC else 0):
         time.sleep(_SETTLING_PAUSE_S)
         former, present = present, room(path)
         if present == former:
