@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from katacsi.backends.loopfile import LoopfileBackend, LoopfileSettings
+from katacsi.backends.tools import poollock
 from katacsi.testing import BackendConformance
 from support.pools import mounted_filesystem
 
@@ -33,7 +34,9 @@ class LoopfileConformance(BackendConformance):
     settings: ClassVar = {}
 
     @pytest.fixture
-    def make_backend(self, pool_folder):
+    def make_backend(self, pool_folder, monkeypatch):
+        # Who is refused need not wait as long as the pod of a release that ends.
+        monkeypatch.setattr(poollock, "TIMEOUT_S", 0.2)
         settings = LoopfileSettings(directory=pool_folder, **self.settings)
         return lambda context: LoopfileBackend(settings, context)
 
