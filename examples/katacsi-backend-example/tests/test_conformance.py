@@ -53,7 +53,7 @@ class TestDisks(BackendConformance):
     def damage_record(self, tmp_path):
         @contextlib.contextmanager
         def torn(volume):
-            record = tmp_path / "state" / f"volume-{volume.id.name}.json"
+            record = tmp_path / "state" / "objects" / f"{volume.id.name}.json"
             whole = record.read_bytes()
             record.write_bytes(whole[: len(whole) // 2])
             yield

@@ -87,8 +87,8 @@ def _has_open(proc: Path, name: str, number: tuple[int, int]) -> bool:
         raise _linux.failure(f"look into process {name} in {proc}", error) from error
     try:
         return any(_is_device(folder, link, number) for link in os.listdir(folder))
-    except ProcessLookupError:
-        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it ended meanwhile
     except OSError as error:
         if name == "1" and error.errno == errno.EACCES:
             return False  # init may have rights that we lack; it starts processes and holds no volumes

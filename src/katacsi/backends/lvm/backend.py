@@ -21,7 +21,7 @@ from katacsi.backends.lvm.settings import PARAMETERS, LvmSettings
 from katacsi.backends.lvm.snapshots import LvmSnapshots
 from katacsi.backends.lvm.sweep import sweep
 from katacsi.backends.lvm.volumes import LvmVolumes
-from katacsi.errors import KatacsiError, NotFound, Precondition
+from katacsi.errors import KatacsiError, NotFound, Precondition, StillWorking
 from katacsi.host.offloop import off_loop
 from katacsi.model import SnapshotId, storage_name
 
@@ -249,5 +249,7 @@ class LvmBackend:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or isinstance(task.exception(), StillWorking):
+            return  # the process ends; the next start goes on
+        if (error := task.exception()) is not None:
             log.error("work in the background failed", error=str(error))

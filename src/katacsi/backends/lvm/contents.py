@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from katacsi.backends.lvm.settings import Wipe, Zero
+from katacsi.backends.tools.devices import STEP_BYTES, zero
 from katacsi.host import block, command, devicebytes
 from katacsi.host.offloop import off_loop
 from katacsi.model import MIB
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
     from katacsi.backends.lvm.devices import LvmDevices
     from katacsi.backends.lvm.objects import Entry
     from katacsi.backends.lvm.settings import LvmSettings
+    from katacsi.backends.stopping import StopSignal
 
-#: Bytes that one step in a thread zeroes, copies or discards: a stop waits for no more than this.
-STEP: Final = 64 * MIB
+#: Bytes that one step in a thread copies or discards.
+STEP: Final = STEP_BYTES
 _EDGE: Final = MIB
 
 
 class LvmContents:
     """What is written to a pool's LVs, by the pool itself."""
 
-    def __init__(self, settings: LvmSettings, devices: LvmDevices) -> None:
+    def __init__(self, settings: LvmSettings, devices: LvmDevices, stopping: StopSignal) -> None:
         self._settings = settings
         self._devices = devices
+        self._stopping = stopping
 
     async def zero(self, device: Device, start: int = 0) -> None:
         """Zero a new device from here on, or as much of it as the pool is told to."""
@@ -36,12 +39,12 @@ class LvmContents:
             for offset in {start, max(start, end - _EDGE)}:
                 await off_loop(block.zero_out, device.path, offset, min(_EDGE, end - offset))
             return
-        for offset in range(start, end, STEP):
-            await off_loop(block.zero_out, device.path, offset, min(STEP, end - offset))
+        await zero(f"{device.path}: zeroing", device.path, start, end, stopping=self._stopping)
 
     async def copy(self, source: Device, target: Device, length: int, *, blank: bool) -> None:
         """Copy the first bytes of a device; to a blank one, zeros need not be copied."""
         for offset in range(0, length, STEP):
+            self._stopping.check(f"{target.path}: copying")
             await off_loop(
                 devicebytes.copy,
                 source.path,
@@ -63,8 +66,8 @@ class LvmContents:
             pass
         elif not entry.lv.pool:
             # A disk that cannot discard any more still forgets what is overwritten.
-            for offset in range(0, device.size_bytes, STEP):
-                await off_loop(block.zero_out, device.path, offset, min(STEP, device.size_bytes - offset))
+            about = f"{device.path}: wiping"
+            await zero(about, device.path, 0, device.size_bytes, stopping=self._stopping)
         await self._devices.deactivate(entry.lv)
 
 

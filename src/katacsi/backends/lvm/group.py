@@ -34,6 +34,7 @@ class VolumeGroup:
     def __init__(self, settings: LvmSettings, context: PoolContext, lvm: Lvm) -> None:
         self.pool = context.pool
         self.driver = context.driver_name
+        self.stopping = context.stopping
         self.name = ""
         self.uuid = ""
         self.uid = ""

@@ -68,7 +68,7 @@ class LvmObjects:
         self.group = group
         self.devices = devices
         self.space = LvmSpace(settings, group, devices)
-        self.contents = LvmContents(settings, devices)
+        self.contents = LvmContents(settings, devices, group.stopping)
 
     def index(self, state: Group) -> Index:
         """Sort the LVs of a group; those of other pools and of strangers are left out."""
