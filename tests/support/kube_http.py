@@ -175,7 +175,8 @@ class Api:
         return [
             f"{event['reason']}: {event.get('message', '')}"
             for event in self.list("Event")
-            if event["involvedObject"]["name"] == name
+            # A kubelet that was started again may write one of a pod of which it knows the UID alone.
+            if event["involvedObject"].get("name") == name
         ]
 
 
