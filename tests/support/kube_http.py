@@ -175,7 +175,7 @@ class Api:
         return [
             f"{event['reason']}: {event.get('message', '')}"
             for event in self.list("Event")
-            # A kubelet that was started again may write one of a pod of which it knows the UID alone.
+            # One was seen without a name, in a run that had started the kubelet again.
             if event["involvedObject"].get("name") == name
         ]
 
