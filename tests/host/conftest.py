@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support import network, pools
 from support import node as nodes
-from support import pools
 from support.shims import Places
 
 
@@ -44,3 +44,11 @@ async def reflink_node(scratch):
 def volume(node):
     """Make volumes of the node: `volume("pvc-2", direct=True)`."""
     return partial(nodes.Volume, node)
+
+
+@pytest.fixture
+async def release(scratch, monkeypatch):
+    """A release in the network: its controller and two nodes."""
+    (scratch / "network").mkdir()
+    async with network.serving(scratch / "network", monkeypatch) as places:
+        yield places

@@ -1,4 +1,7 @@
-"""The contract between katacsi and a storage backend: a public interface, all that an author imports.
+"""The contract between katacsi and a storage backend: a public interface.
+
+Authors need `katacsi.backends.tools`, `katacsi.errors` and `katacsi.testing` besides: what is public stands
+in docs/backend-contract.md.
 
 A backend turns one pool's settings into block devices. It speaks frozen dataclasses, never protobuf, and
 knows nothing of filesystems, mounts or Kata. The workflows call it as the kubelet does: repeatedly, and
@@ -11,6 +14,8 @@ Rules every method keeps (and `katacsi.testing.BackendConformance` checks):
 * it raises classes of `katacsi.errors`, whose messages name the object, the fact and the remedy;
 * nothing lasting is kept in process memory.
 """
+
+from typing import Final
 
 from katacsi.backends.calls import BackendCall, begin_call, present_call
 from katacsi.backends.examination import (
@@ -55,7 +60,11 @@ from katacsi.backends.values import (
 )
 from katacsi.model import Condition, ContentSource, SizeRange, SnapshotId, VolumeId
 
+#: The version of the contract: (major, minor). A higher minor has more, a higher major something else.
+CONTRACT: Final = (1, 0)
+
 __all__ = [
+    "CONTRACT",
     "ENTRY_POINT_GROUP",
     "UNREMEMBERED",
     "Attachment",
