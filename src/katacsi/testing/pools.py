@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     )
     from katacsi.testing.kit import ConformanceKit
 
+#: How often a pool is cleared before what stays there counts as stuck.
+_CLEARINGS = 20
 #: How often a create that says "come again" is repeated, and so many seconds apart.
 _COMINGS, _PAUSE_S = 600, 0.1
 
@@ -261,8 +263,13 @@ class PoolUnderTest:
         return found
 
     async def clear(self) -> None:
-        """Delete every volume and snapshot; copies first, where a source cannot go before them."""
-        for _ in range(3):
+        """Delete every volume and snapshot; copies first, where a source cannot go before them.
+
+        It is patient: on a busy machine somebody may look into a device just then.
+        """
+        errors: dict[str, KatacsiError] = {}
+        for _ in range(_CLEARINGS):
+            errors.clear()
             volumes = (await self.backend.list("", 0)).items
             snapshots: tuple[Snapshot, ...] = ()
             if isinstance(self.backend, Snapshotting):
@@ -270,10 +277,15 @@ class PoolUnderTest:
             if not volumes and not snapshots:
                 return
             for volume in sorted(volumes, key=lambda volume: volume.created_at, reverse=True):
-                with contextlib.suppress(KatacsiError):
+                try:
                     await self.delete(volume.id)
+                except KatacsiError as error:
+                    errors[str(volume.id)] = error
             for snapshot in snapshots:
-                with contextlib.suppress(KatacsiError):
+                try:
                     await self.snapshotting.delete_snapshot(snapshot.id)
-        left = (await self.backend.list("", 0)).items
-        assert not left, f"cannot be deleted after the test: {[str(volume.id) for volume in left]}"
+                except KatacsiError as error:
+                    errors[str(snapshot.id)] = error
+            if errors:
+                await asyncio.sleep(_PAUSE_S)
+        raise AssertionError(f"cannot be deleted after the test: {errors or 'what list still shows'}")
