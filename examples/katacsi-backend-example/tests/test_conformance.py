@@ -1,10 +1,12 @@
 """The backend passes katacsi's own suite. Needs root: loop devices stand in for disks."""
 
 import contextlib
+import json
 import shutil
 import subprocess
 
 import pytest
+from katacsi.backends.tools import identity_of
 from katacsi.testing import BackendConformance
 
 from katacsi_backend_example import DisksBackend
@@ -32,9 +34,41 @@ class TestDisks(BackendConformance):
         subprocess.run(["losetup", "--detach", *devices], check=True)
 
     @pytest.fixture
-    def make_backend(self, tmp_path, disks):
-        settings = DisksBackend.Settings(devices=disks, state_directory=tmp_path / "state")
+    def names(self, tmp_path, disks):
+        """What the pool's settings call the disks: names that can change hands, as the kernel's do."""
+        (tmp_path / "dev").mkdir()
+        names = [tmp_path / "dev" / f"sd{number}" for number in range(len(disks))]
+        for name, disk in zip(names, disks, strict=True):
+            name.symlink_to(disk)
+        return names
+
+    @pytest.fixture
+    def make_backend(self, tmp_path, names):
+        settings = DisksBackend.Settings(devices=names, state_directory=tmp_path / "state")
         return lambda context: DisksBackend(settings, context)
+
+    @pytest.fixture
+    def rename_devices(self, names):
+        def swap():
+            disks = [name.readlink() for name in names]
+            for name, disk in zip(names, [*disks[1:], disks[0]], strict=True):
+                name.unlink()
+                name.symlink_to(disk)
+
+        return swap
+
+    @pytest.fixture
+    def break_disk(self, tmp_path, names):
+        @contextlib.contextmanager
+        def taken_out(volume):
+            record = json.loads((tmp_path / "state" / "objects" / f"{volume.id.name}.json").read_text())
+            (name,) = [each for each in names if identity_of(each) == record["disk"]]
+            disk = name.readlink()
+            name.unlink()
+            yield
+            name.symlink_to(disk)
+
+        return taken_out
 
     @pytest.fixture
     def break_storage(self, tmp_path):
