@@ -156,6 +156,16 @@ def test_one_driver_at_a_time(records, scratch, monkeypatch):
     second.open(read_only=True)
 
 
+def test_several_processes_can_share_a_folder(scratch):
+    """Without `exclusive` a second one sees what the first wrote."""
+    one, two = RecordFolder(scratch / "state", "fast"), RecordFolder(scratch / "state", "fast")
+    one.open(read_only=False, exclusive=False)
+    two.open(read_only=False, exclusive=False)
+    one.write("a", {"size": 1})
+    assert two.read("a") == {"size": 1}
+    assert one.uid == two.uid
+
+
 def test_an_unmounted_folder_is_not_empty(records, scratch):
     """Where the folder is another one, nothing is absent, and no new pool is founded over records."""
     records.write("a", {"size": 1})

@@ -41,8 +41,11 @@ class RecordFolder:
         #: Eight hex digits that tell this pool from others; known once it is open.
         self.uid = ""
 
-    def open(self, *, read_only: bool) -> None:
+    def open(self, *, read_only: bool, exclusive: bool = True) -> None:
         """Lock the folder and read the pool's identity; give it one if it has neither that nor records.
+
+        Without `exclusive` the lock is let go of again: for what several processes of one node note, such as
+        two of a roll-over, and for storage that has a lock of its own.
 
         Raises:
             PoolUnavailable: another driver serves it, or it lost its identity.
@@ -58,6 +61,8 @@ class RecordFolder:
         except BaseException:
             self._lock.release()
             raise
+        if not exclusive:
+            self._lock.release()
 
     def close(self) -> None:
         """Let go of the folder; closed already is success."""
