@@ -20,7 +20,7 @@ from katacsi.errors import (
 from katacsi.host import growth, mount
 from katacsi.model import AccessType, SizeRange, VolumeId
 from katacsi.volumes import stillness
-from katacsi.volumes.publish.marks import Frozen
+from katacsi.volumes.publish.mark import Frozen
 from katacsi.volumes.requests import ListSnapshots, SourceKind, SourceRef
 from support.node import MIB, Volume, mounts_at
 

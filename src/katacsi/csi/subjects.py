@@ -18,7 +18,8 @@ from katacsi.volumes.publish import kubeletpaths, pods
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from katacsi.volumes.publish.marks import Marks, Published
+    from katacsi.volumes.publish.mark import Published
+    from katacsi.volumes.publish.marks import Marks
 
 #: What csi-snapshotter adds to the parameters with --extra-create-metadata.
 SNAPSHOT_NAME: Final = "csi.storage.k8s.io/volumesnapshot/name"

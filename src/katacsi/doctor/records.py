@@ -13,7 +13,7 @@ from katacsi.errors import KatacsiError
 from katacsi.findings import NOT_LOOKED, Checks, Harm, Unread, failure, note, ok, unknown, warning
 from katacsi.host.offloop import off_loop
 from katacsi.settings import Settings
-from katacsi.volumes.publish import marks
+from katacsi.volumes.publish import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def _is_ours(target: str, settings: Settings | None) -> bool | None:
     """Whether the driver's marks of this boot name the target; a record without one is somebody else's."""
     if settings is None:
         return None
-    fact = settings.state_path / "published" / marks.file_name(target)
+    fact = settings.state_path / "published" / mark.file_name(target)
     try:
         return fact.exists()
     except OSError:

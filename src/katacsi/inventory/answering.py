@@ -12,7 +12,7 @@ from katacsi.host.offloop import off_loop
 from katacsi.httpserver import PLAIN, Answer
 from katacsi.inventory import page, views
 from katacsi.inventory.looking import MOST_VOLUMES
-from katacsi.volumes.publish.marks import Published
+from katacsi.volumes.publish.mark import Published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

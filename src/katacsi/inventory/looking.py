@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from katacsi.volumes.context import Context
     from katacsi.volumes.orphans import Orphans
     from katacsi.volumes.pools import Pool
-    from katacsi.volumes.publish.marks import Published, Staged
+    from katacsi.volumes.publish.mark import Published, Staged
 
 log = structlog.get_logger(__name__)
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 from katacsi.inventory import views
 from katacsi.inventory.looking import MOST_VOLUMES
 from katacsi.model import format_size
-from katacsi.volumes.publish.marks import Published
+from katacsi.volumes.publish.mark import Published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from katacsi.inventory.looking import Inventory, PoolView
     from katacsi.inventory.views import View
-    from katacsi.volumes.publish.marks import Staged
+    from katacsi.volumes.publish.mark import Staged
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }

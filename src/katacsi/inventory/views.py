@@ -12,7 +12,7 @@ from katacsi.volumes.publish import kubeletpaths
 
 if TYPE_CHECKING:
     from katacsi.backends.api import Device, Volume
-    from katacsi.volumes.publish.marks import Published, Staged
+    from katacsi.volumes.publish.mark import Published, Staged
 
 HEADINGS = ("VOLUME", "POOL", "SIZE", "FORMAT", "USED BY", "NOTES", "CONDITION", "AGE")
 

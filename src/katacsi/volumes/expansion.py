@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from katacsi.volumes.context import Context
     from katacsi.volumes.growth import Growth
     from katacsi.volumes.publish.direct import DirectRoute
-    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.mark import Published
     from katacsi.volumes.requests import Expand
     from katacsi.volumes.volume import NodeVolume
 

@@ -17,7 +17,7 @@ from katacsi.volumes.stillness import thaw
 
 if TYPE_CHECKING:
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish.marks import Frozen, Published
+    from katacsi.volumes.publish.mark import Frozen, Published
     from katacsi.volumes.publish.unpublishing import Unpublishing
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from katacsi.host.offloop import off_loop
 from katacsi.model import AccessType, MalformedId, VolumeId
 from katacsi.volumes import capabilities, parameters, paths, soundness, unused
 from katacsi.volumes.locks import volume_lock
-from katacsi.volumes.publish.marks import Staged
+from katacsi.volumes.publish.mark import Staged
 from katacsi.volumes.publish.mode import Asked
 
 if TYPE_CHECKING:

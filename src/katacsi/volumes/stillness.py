@@ -14,7 +14,7 @@ from katacsi.errors import HostError, VolumeInUse
 from katacsi.host import mount
 from katacsi.host.offloop import off_loop
 from katacsi.volumes import unused
-from katacsi.volumes.publish.marks import Frozen
+from katacsi.volumes.publish.mark import Frozen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

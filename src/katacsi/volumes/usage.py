@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from katacsi.backends.api import Volume
     from katacsi.directvolume.shim import GuestStats
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.mark import Published
     from katacsi.volumes.requests import GetStats
 
 

@@ -13,7 +13,8 @@ from katacsi._gen.csi import v1 as csi
 from katacsi.csi.telling import REASONS, Teller, reason_of
 from katacsi.model import SnapshotId, VolumeId
 from katacsi.nodewatch.telling import REASON as NODE_GONE
-from katacsi.volumes.publish.marks import Marks, Published
+from katacsi.volumes.publish.mark import Published
+from katacsi.volumes.publish.marks import Marks
 from katacsi.volumes.publish.mode import Mode
 from support.door import open_door
 

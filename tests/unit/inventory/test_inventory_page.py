@@ -18,7 +18,8 @@ from katacsi.inventory import answering, looking, page
 from katacsi.inventory.answering import InventoryPage
 from katacsi.inventory.looking import Lookout
 from katacsi.volumes.publish import kubeletpaths
-from katacsi.volumes.publish.marks import Marks, Published, Staged
+from katacsi.volumes.publish.mark import Published, Staged
+from katacsi.volumes.publish.marks import Marks
 from katacsi.volumes.publish.mode import Mode
 
 NASTY = '<script>alert("x")</script>&\'\u202e\n'

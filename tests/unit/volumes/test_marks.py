@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from katacsi.errors import HostError
-from katacsi.volumes.publish.marks import Frozen, Marks, Published, Staged, file_name
+from katacsi.volumes.publish.mark import Frozen, Published, Staged, file_name
+from katacsi.volumes.publish.marks import Marks
 from katacsi.volumes.publish.mode import Mode
 
 PATHS = st.lists(

@@ -11,7 +11,8 @@ from katacsi.host import block, mount
 from katacsi.volumes.publish.route import Found
 
 if TYPE_CHECKING:
-    from katacsi.volumes.publish.marks import Marks, Published
+    from katacsi.volumes.publish.mark import Published
+    from katacsi.volumes.publish.marks import Marks
     from katacsi.volumes.undo import Undo
     from katacsi.volumes.volume import NodeVolume
 

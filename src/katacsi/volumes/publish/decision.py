@@ -14,7 +14,7 @@ from katacsi.volumes.publish.mode import Asked, Mode, PodRuntime, decide
 if TYPE_CHECKING:
     from katacsi.kube.objects import Pod
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.mark import Published
     from katacsi.volumes.requests import Publish
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from katacsi.directvolume.writer import DirectVolumeWriter
     from katacsi.settings import Settings
     from katacsi.volumes.growth import Growth
-    from katacsi.volumes.publish.marks import Marks, Published
+    from katacsi.volumes.publish.mark import Published
+    from katacsi.volumes.publish.marks import Marks
     from katacsi.volumes.undo import Undo
     from katacsi.volumes.volume import NodeVolume
 

@@ -15,7 +15,7 @@ from katacsi.volumes.publish.route import Found
 if TYPE_CHECKING:
     from katacsi.settings import Settings
     from katacsi.volumes.growth import Growth
-    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.mark import Published
     from katacsi.volumes.undo import Undo
     from katacsi.volumes.volume import NodeVolume
 

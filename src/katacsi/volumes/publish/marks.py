@@ -7,14 +7,10 @@ blocks for a moment, so changes are made in host steps, beside the change of the
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import threading
 from collections import defaultdict
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import aiofiles
 import structlog
@@ -22,88 +18,9 @@ import structlog
 from katacsi.errors import CorruptRecord, HostError
 from katacsi.host import files
 from katacsi.host.offloop import off_loop
-from katacsi.volumes.parameters import FsGroupChangePolicy
-from katacsi.volumes.publish.mode import Mode
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from katacsi.backends.api import Device
+from katacsi.volumes.publish.mark import FOLDERS, Frozen, Mark, Published, Staged, decoded, encoded, file_name
 
 log = structlog.get_logger(__name__)
-
-_SCHEMA = 1
-#: base64 of more bytes does not fit into a file name (NAME_MAX 255).
-_LONGEST_PLAIN = 180
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A NodeStage that ended well: what for, how it was attached, and with which devices.
-
-    `publish_context` is what the volume is attached with again; secrets are never kept. `devices` are paths,
-    the backend's first.
-    """
-
-    path: str
-    volume_id: str
-    access_type: str
-    access_mode: str
-    fs_type: str
-    mount_flags: tuple[str, ...]
-    publish_context: Mapping[str, str] = field(default_factory=dict)
-    devices: tuple[str, ...] = ()
-
-    def on(self, devices: Sequence[Device]) -> Staged:
-        """Give the mark of the same staging with these devices, the backend's first."""
-        return replace(self, devices=tuple(str(device.path) for device in devices))
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A NodePublish that was begun, and how the volume goes to its pod.
-
-    `pod` is `namespace/name`, where the kubelet told; only to be shown, so a mark without it is the same.
-    """
-
-    path: str
-    volume_id: str
-    mode: Mode
-    access_type: str
-    access_mode: str
-    fs_type: str
-    mount_flags: tuple[str, ...]
-    read_only: bool
-    mount_group: str
-    fs_group_change_policy: FsGroupChangePolicy
-    device: str
-    staging: str
-    pod: str = field(default="", compare=False)
-
-    @property
-    def target(self) -> Path:
-        """Where the workload expects the volume."""
-        return Path(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    """A staging path whose filesystem a copy has frozen: ours to thaw, also after a crash."""
-
-    path: str
-    volume_id: str
-
-
-Mark = Staged | Published | Frozen
-
-_FOLDERS: Final[Mapping[type[Mark], str]] = {
-    Published: "published",
-    Staged: "staged",
-    Frozen: "frozen",
-}
-_NAMES: Final[Mapping[type[Mark], tuple[str, ...]]] = {
-    kind: tuple(each.name for each in fields(kind)) for kind in _FOLDERS
-}
 
 
 class Marks:
@@ -124,11 +41,11 @@ class Marks:
 
         For a view nothing is made or cleared up: a driver may be at work in the folder.
         """
-        for kind, folder in _FOLDERS.items():
+        for kind, folder in FOLDERS.items():
             for file in await off_loop(_viewed if view else _files_in, self._directory / folder):
                 try:
                     async with aiofiles.open(file, "rb") as opened:
-                        self._index(_parsed(file, await opened.read(), kind))
+                        self._index(decoded(file, await opened.read(), kind))
                 except FileNotFoundError:
                     continue  # taken back since the folder was listed
                 except (CorruptRecord, OSError) as error:
@@ -171,10 +88,7 @@ class Marks:
         """Remember a staging, a publish or a freeze; the same again changes nothing."""
         if self._by_path(item).get(item.path) == item:
             return
-        # Not asdict, which copies each value: this is on the way of every publish.
-        values = {"schema": _SCHEMA, **{name: getattr(item, name) for name in _NAMES[type(item)]}}
-        data = json.dumps(values, separators=(",", ":"), default=lambda mode: mode.value).encode()
-        _write(self._file(item), data)
+        _write(self._file(item), encoded(item))
         self._index(item)
 
     def remove(self, item: Mark) -> None:
@@ -201,15 +115,7 @@ class Marks:
         return self._staged if isinstance(item, Staged) else self._frozen
 
     def _file(self, item: Mark) -> Path:
-        return Path(f"{self._directory}/{_FOLDERS[type(item)]}/{file_name(item.path)}")
-
-
-def file_name(path: str) -> str:
-    """Give the file name of a path's mark: base64url of it, or a hash where that would be too long."""
-    raw = path.encode()
-    if len(raw) <= _LONGEST_PLAIN:
-        return base64.urlsafe_b64encode(raw).decode() + ".json"
-    return "h-" + hashlib.sha256(raw).hexdigest() + ".json"
+        return Path(f"{self._directory}/{FOLDERS[type(item)]}/{file_name(item.path)}")
 
 
 def _discard(index: dict[str, set[str]], item: Mark) -> None:
@@ -239,20 +145,3 @@ def _files_in(directory: Path) -> list[Path]:
 def _viewed(directory: Path) -> list[Path]:
     names = files.list_directory(directory) if directory.exists() else []
     return [directory / name for name in names if name.endswith(".json")]
-
-
-def _parsed(file: Path, data: bytes, kind: type[Mark]) -> Mark:
-    try:
-        raw = json.loads(data)
-        if raw.pop("schema") != _SCHEMA:
-            raise CorruptRecord(f"{file}: written by another version of katacsi")
-        for name in ("mount_flags", "devices"):
-            if name in raw:
-                raw[name] = tuple(raw[name])
-        if "mode" in raw:
-            raw["mode"] = Mode(raw["mode"])
-        return kind(**raw)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptRecord(
-            f"{file}: not a mark that katacsi wrote ({error}); remove it if nothing is mounted"
-        ) from error

@@ -11,7 +11,8 @@ from katacsi.host.offloop import off_loop
 from katacsi.volumes.publish.mode import Mode
 
 if TYPE_CHECKING:
-    from katacsi.volumes.publish.marks import Marks, Published
+    from katacsi.volumes.publish.mark import Published
+    from katacsi.volumes.publish.marks import Marks
 
 
 async def published_at(marks: Marks, volume_id: str, path: str) -> Published | None:

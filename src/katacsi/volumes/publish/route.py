@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from katacsi.host.superblock import Superblock
-    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.mark import Published
     from katacsi.volumes.undo import Undo
     from katacsi.volumes.volume import NodeVolume
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from katacsi.backends.api import Device
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish.marks import Published
+    from katacsi.volumes.publish.mark import Published
 
 log = structlog.get_logger(__name__)
 

@@ -20,7 +20,7 @@ from katacsi.host.offloop import off_loop
 from katacsi.model import AccessMode
 from katacsi.volumes import capabilities, parameters, paths, unused
 from katacsi.volumes.publish.decision import Decision
-from katacsi.volumes.publish.marks import Published
+from katacsi.volumes.publish.mark import Published
 from katacsi.volumes.publish.mode import Mode
 from katacsi.volumes.undo import Undo
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from katacsi.volumes.context import Context
-    from katacsi.volumes.publish.marks import Staged
+    from katacsi.volumes.publish.mark import Staged
     from katacsi.volumes.publish.route import Found, Route
     from katacsi.volumes.requests import Publish
     from katacsi.volumes.volume import NodeVolume
