@@ -73,11 +73,11 @@ class Staging:
                 return
             await self._attach(volume)
             if not volume.untouched and await off_loop(self._is_published, volume):
-                await off_loop(self._marks.add, wanted.on(volume.devices))
+                await self._marks.added(wanted.on(volume.devices))
                 return
             if request.capability.access_type is AccessType.MOUNT:
                 await self._ensure_filesystem(volume, wanted.fs_type, attributes)
-            await off_loop(self._marks.add, wanted.on(volume.devices))
+            await self._marks.added(wanted.on(volume.devices))
 
     def _is_published(self, volume: NodeVolume) -> bool:
         """Whether a guard shows that a pod has the volume, although the marks were lost.
@@ -149,7 +149,7 @@ class Staging:
                     await off_loop(_require_not_frozen, parsed, devices[-1], stagings)
                 raise
             for staged in stagings:
-                await off_loop(self._marks.remove, staged)
+                await self._marks.removed(staged)
 
     async def _release(
         self, volume_id: VolumeId, staging_path: str, stagings: Sequence[Staged], away: HostError | None
@@ -169,7 +169,7 @@ class Staging:
         context = stagings[0].publish_context if stagings else {}
         await stack.release(Attachment(remembered[0] if remembered else None, context))
         for staged in stagings:
-            await off_loop(self._marks.remove, staged)
+            await self._marks.removed(staged)
             reason = away.message if away else "its device is known to the kernel only"
             log.warning("a volume was taken down without its pool", volume=str(volume_id), reason=reason)
 

@@ -212,3 +212,26 @@ async def test_a_fact_is_readable_json(tmp_path):
     content = json.loads(file.read_text())
     assert content["path"] == "/pods/1/mount"
     assert content["volume_id"] == "v1:default:0a1b2c3d:pvc-1"
+
+
+async def test_a_mark_in_memory_takes_no_host_step(monkeypatch):
+    """On tmpfs a mark is written where it is asked for; on a disk, which may hang, in a host step."""
+    steps = []
+
+    async def noted(step, *args):
+        steps.append(step.__name__)
+        return step(*args)
+
+    for folder, wanted in (("/dev/shm", []), ("/var/tmp", ["add", "remove"])):  # what they are
+        steps.clear()
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            marks = Marks(Path(scratch) / "marks")
+            await marks.load()
+            with monkeypatch.context() as patched:
+                patched.setattr("katacsi.volumes.publish.marks.off_loop", noted)
+                item = published()
+                await marks.added(item)
+                assert marks.published(item.path) == item
+                await marks.removed(item)
+                assert marks.published(item.path) is None
+        assert steps == wanted

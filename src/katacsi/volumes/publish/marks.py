@@ -16,7 +16,7 @@ import aiofiles
 import structlog
 
 from katacsi.errors import CorruptRecord, HostError
-from katacsi.host import files
+from katacsi.host import directories, files
 from katacsi.host.offloop import off_loop
 from katacsi.volumes.publish.mark import FOLDERS, Frozen, Mark, Published, Staged, decoded, encoded, file_name
 
@@ -35,6 +35,7 @@ class Marks:
         self._stagings: defaultdict[str, set[str]] = defaultdict(set)
         # Host steps change the index, and the event loop reads it.
         self._lock = threading.Lock()
+        self._in_memory = False
 
     async def load(self, *, view: bool = False) -> None:
         """Read the marks of this boot. One that cannot be read is reported and left alone.
@@ -50,6 +51,7 @@ class Marks:
                     continue  # taken back since the folder was listed
                 except (CorruptRecord, OSError) as error:
                     log.error("a mark of this boot cannot be read", file=str(file), error=str(error))
+        self._in_memory = not view and await off_loop(directories.in_memory, self._directory)
 
     def staged(self, path: str) -> Staged | None:
         """What a staging path was staged for."""
@@ -90,6 +92,20 @@ class Marks:
             return
         _write(self._file(item), encoded(item))
         self._index(item)
+
+    async def added(self, item: Mark) -> None:
+        """Do as `add` where it is all there is to do; on tmpfs, which never waits, without a host step."""
+        if self._in_memory:
+            self.add(item)
+        else:
+            await off_loop(self.add, item)
+
+    async def removed(self, item: Mark) -> None:
+        """Do as `remove` where it is all there is to do; see `added`."""
+        if self._in_memory:
+            self.remove(item)
+        else:
+            await off_loop(self.remove, item)
 
     def remove(self, item: Mark) -> None:
         """Forget a staging, a publish or a freeze."""
