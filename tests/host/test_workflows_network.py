@@ -8,6 +8,7 @@ import pytest
 
 from katacsi.app import pools_of
 from katacsi.backends import registry
+from katacsi.backends.api import Device
 from katacsi.errors import (
     AlreadyExists,
     NotFound,
@@ -17,9 +18,10 @@ from katacsi.errors import (
     Unsupported,
     VolumeInUse,
 )
-from katacsi.model import AccessMode, SizeRange
+from katacsi.host import mount as mounts
+from katacsi.model import AccessMode, SizeRange, VolumeId
 from katacsi.settings import parse
-from katacsi.testing import leaks
+from katacsi.testing import blockio, leaks
 from katacsi.volumes import nodes
 from katacsi.volumes.requests import ControllerExpand, ControllerPublish
 from support.network import Reporting, Volume
@@ -122,6 +124,33 @@ async def test_teardown_knows_what_the_stage_was_given(release, monkeypatch):
         assert attachment.publish_context == {"generation": "1"}
         assert attachment.device.name.startswith("loop")
     assert set(given) == {"detach", "attached", "condition"}
+
+
+async def test_a_guest_that_lives_on_keeps_its_device(release, monkeypatch):
+    """Unstage and delete look for holders themselves: a backend that forgets to is none the worse."""
+    controller, one, _ = release
+    volume = Volume(controller)
+    await volume.create()
+    here = volume.on(one)
+    await here.up_on(controller)
+    await here.unpublish()
+    (device,) = leaks.loops_below(controller.scratch.parent / "appliance")
+    for name in ("detach", "delete"):
+        monkeypatch.setattr(Reporting, name, _careless)
+    mounts.unmount(here.staging)
+    with blockio.held_by_guest(Device(device, volume.size)):
+        with pytest.raises(VolumeInUse, match=f"{device} is held by"):
+            await here.unstage()
+        backend = await one.driver.context.pools.holding(VolumeId.parse(volume.id))
+        stack = one.driver.context.volumes.devices_of(backend, VolumeId.parse(volume.id))
+        assert await stack.look()
+        with pytest.raises(VolumeInUse, match=f"{device} is held by"):
+            await stack.require_unheld()
+    monkeypatch.undo()
+
+
+async def _careless(self, volume_id, attachment=None):
+    """Answer OK without a look."""
 
 
 async def test_what_is_still_being_made_is_given_to_nobody(release, monkeypatch):

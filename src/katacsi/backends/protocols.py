@@ -164,6 +164,20 @@ class Backend(Storage, OnNode, Protocol):
 
 
 @runtime_checkable
+class Counting(Protocol):
+    """Devices whose openers the kernel counts, as those of loop devices and device-mapper.
+
+    Attributes:
+        counts_openers: the kernel itself refuses `detach`, and the detaching in `delete`, while anybody has
+            the device open, a guest too. Without it katacsi looks among the processes of the node before it
+            calls them, which takes longer.
+    """
+
+    @property
+    def counts_openers(self) -> bool: ...  # noqa: D102 -- see Attributes
+
+
+@runtime_checkable
 class Growing(Protocol):
     """Volumes that can grow."""
 

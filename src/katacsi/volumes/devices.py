@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from katacsi import tracing
-from katacsi.backends.api import Device
+from katacsi.backends.api import Counting, Device
+from katacsi.host.offloop import off_loop
+from katacsi.volumes import unused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,11 +76,22 @@ class DeviceStack:
         Raises:
             VolumeInUse: somebody still holds one; what lies above it is gone.
         """
+        await self.require_unheld()
         if self._layers and (bottom := await self._backend.attached(self._id, self._attachment)) is not None:
             await self._close_layers(bottom)
         await self._backend.detach(self._id, self._attachment)
         self.devices = ()
         self._begun = None
+
+    async def require_unheld(self) -> None:
+        """Refuse while anybody has a device that was looked up, where its backend would not see a guest.
+
+        Raises:
+            VolumeInUse: with who has it.
+        """
+        counted = isinstance(self._backend, Counting) and self._backend.counts_openers
+        if self.devices and not counted:
+            await off_loop(unused.require_unheld, self._id, self.devices)
 
     async def release(self, attachment: Attachment) -> None:
         """Do as `detach` by what the node remembers and the kernel knows, where the storage cannot be asked.

@@ -146,6 +146,7 @@ class Provisioning:
         if devices := await stack.look():
             # Neither staged nor published, as far as is known: what is there is looked at.
             await off_loop(unused.require_unpublished, self._context.writer, volume_id, devices, ())
+            await stack.require_unheld()
         if len(devices) > 1:
             await stack.detach()
         with tracing.span("delete"):

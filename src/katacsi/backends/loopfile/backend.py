@@ -55,6 +55,7 @@ class LoopfileBackend:
     Settings: ClassVar[type[pydantic.BaseModel]] = LoopfileSettings
     parameters: ClassVar[Mapping[str, str]] = PARAMETERS
     scope = Scope.LOCAL
+    counts_openers = True
     freezes = False
 
     def __init__(self, settings: pydantic.BaseModel, context: PoolContext) -> None:

@@ -55,6 +55,7 @@ class LvmBackend:
     Settings: ClassVar[type[pydantic.BaseModel]] = LvmSettings
     parameters: ClassVar[Mapping[str, str]] = PARAMETERS
     scope = Scope.LOCAL
+    counts_openers = True
     atomic_copies = True
     freezes = True
 
