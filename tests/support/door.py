@@ -12,6 +12,7 @@ from grpclib.testing import ChannelFor
 
 from katacsi._gen.csi import v1 as csi
 from katacsi.backends.api import Features
+from katacsi.csi.asking import let_backends_ask
 from katacsi.csi.methods import METHODS, REDACTION
 from katacsi.csi.services import services
 from katacsi.metrics import Metrics
@@ -107,7 +108,8 @@ async def open_door(workflows: ScriptedWorkflows | None = None, **options: Any) 
     refused = options.pop("refused", None)
     channel_for = ChannelFor(_services(workflows, changes, options))
     async with channel_for as channel:
-        Interceptor(metrics, METHODS, REDACTION, refused=refused).listen_to(channel_for._server)
+        interceptor = Interceptor(metrics, METHODS, REDACTION, received=let_backends_ask, refused=refused)
+        interceptor.listen_to(channel_for._server)
         yield Door(
             workflows,
             changes,
@@ -147,7 +149,7 @@ async def serving(path: Path, **options: Any) -> AsyncIterator[Served]:
     workflows, changes, metrics = ScriptedWorkflows(), Changes(), Metrics.create()
     server = DrainingServer(
         _services(workflows, changes, options),
-        interceptor=Interceptor(metrics, METHODS, REDACTION),
+        interceptor=Interceptor(metrics, METHODS, REDACTION, received=let_backends_ask),
         changes=changes,
     )
     await server.listen(path)
