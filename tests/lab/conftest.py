@@ -52,6 +52,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say how long each file took, and where."""
     if MACHINES in config.stash:
+        for standstill in config.stash[MACHINES].standstills:
+            terminalreporter.line(f"STANDSTILL: {standstill}", yellow=True)
         terminalreporter.section("seconds in the lab's machines")
         for file, (machine, seconds) in sorted(config.stash[MACHINES].seconds().items()):
             terminalreporter.line(f"{seconds:7.1f}  {machine:17}  {file}")

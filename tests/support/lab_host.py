@@ -38,6 +38,9 @@ VARIABLE = "KATACSI_LAB_ENGINE"
 DISKS = ("16G", *("1G",) * 5)
 TIMEOUT_S = 1500
 TEST_TIMEOUT_S = 300
+#: A test that takes too long is ended from within. A machine without a word for so much longer stands still
+#: as a whole: its kernel, or a process in it that no signal reaches.
+STANDSTILL_S = TEST_TIMEOUT_S + 120
 #: So many times longer an engine may take, beside user-mode Linux.
 SLOWNESS = {"uml": 1, "qemu": 2}
 #: A machine has one processor.
@@ -142,6 +145,8 @@ class Machines:
         self._config = config
         self._due = boots([item for item in items if engine_of(item).name])
         self._booted: list[_Machine] = []
+        #: What is told of machines that stood still.
+        self.standstills: list[str] = []
 
     def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """Give the reports of a test once it is done; a failure when it has no machine, or that has ended."""
@@ -149,7 +154,10 @@ class Machines:
             return iter([_failed(item, found.why)])
         while True:
             self._boot()
-            machine = next((each for each in self._booted if item.nodeid in each.tests), None)
+            machine = next((each for each in reversed(self._booted) if item.nodeid in each.tests), None)
+            if machine and machine.stands_still() and not machine.is_second:
+                self._replace(machine)
+                continue
             reports = machine.reports_of(item) if machine else None
             if reports is not None:
                 return iter(reports)
@@ -161,6 +169,16 @@ class Machines:
         while self._due and running < MACHINES:
             self._booted.append(_Machine(self._config, self._due.pop(0)))
             running += 1
+
+    def _replace(self, machine: _Machine) -> None:
+        """Have another machine run what one that stood still has not; a second standstill is a failure."""
+        left = machine.left()
+        self.standstills.append(
+            f"a machine ({machine.engine.name}) stood still at {left[0]}; another one ran that and "
+            f"{len(left) - 1} more tests"
+        )
+        boot = Boot(left, machine.udev, machine.engine, 0)
+        self._booted.append(_Machine(self._config, boot, is_second=True))
 
     def seconds(self) -> dict[str, tuple[str, float]]:
         """Say of each file what its machine was like, and how long its tests took."""
@@ -179,8 +197,11 @@ class Machines:
 class _Machine:
     """A booted machine that runs tests; each is waited for by its name."""
 
-    def __init__(self, config: pytest.Config, boot: Boot) -> None:
-        self.tests = frozenset(boot.tests)
+    def __init__(self, config: pytest.Config, boot: Boot, *, is_second: bool = False) -> None:
+        self.tests = boot.tests
+        self.is_second = is_second
+        self._heard = time.monotonic()
+        self._finished: set[str] = set()
         self.udev = boot.udev
         self.engine = boot.engine
         self.seconds: dict[str, float] = defaultdict(float)
@@ -215,6 +236,23 @@ class _Machine:
         """Tell whether it may still run tests."""
         return self._process.poll() is None
 
+    def stands_still(self) -> bool:
+        """Whether nothing has come of it for longer than any test may take; then it is ended."""
+        self._read_reports()
+        if (
+            self.is_running()
+            and self.left()
+            and time.monotonic() - self._heard > STANDSTILL_S * self.engine.slowness
+        ):
+            self._process.terminate()
+            self._process.wait(30)
+            return True
+        return False
+
+    def left(self) -> tuple[str, ...]:
+        """Give the tests that it has not ended, the one that it runs first."""
+        return tuple(test for test in self.tests if test not in self._finished)
+
     def reports_of(self, item: pytest.Item) -> list[pytest.TestReport] | None:
         """Give the reports of a test, with a failure when the machine ended without them; None: not yet."""
         # Asked before the last look: what it wrote until then is there.
@@ -233,11 +271,14 @@ class _Machine:
                 if not line.endswith(b"\n"):
                     break  # still being written
                 self._read += len(line)
+                self._heard = time.monotonic()
                 data: dict[str, Any] = json.loads(line)
                 report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
                 if report.skipped and isinstance(report.longrepr, list):
                     report.longrepr = tuple(report.longrepr)  # as pytest made it; JSON has no tuples
                 self._arrived.setdefault(report.nodeid, []).append(report)
+                if report.when == "teardown":
+                    self._finished.add(report.nodeid)
                 self.seconds[report.nodeid.split("::")[0]] += report.duration
 
     def _lost(self, item: pytest.Item) -> pytest.TestReport:
